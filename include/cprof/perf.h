@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * perf_event sessions on one process: rings, records, loss. Two ways of sampling:
+ *  - CPU-wide: one event per CPU with a BPF filter on the target's tgid (root, or CAP_PERFMON and
+ *    CAP_BPF): no descriptor per thread, no cost per context switch, short threads are seen;
+ *  - per thread: one inherited event per (thread, CPU), all of a CPU redirected into one ring.
+ * Records of all rings arrive merged by time.
+ */
+#ifndef CPROF_PERF_H
+#define CPROF_PERF_H
+
+#include <cprof/error.h>
+#include <cprof/target.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum cprof_perf_way {
+	CPROF_PERF_AUTO, /* CPU-wide where permitted */
+	CPROF_PERF_CPU_WIDE,
+	CPROF_PERF_PER_THREAD,
+};
+const char *cprof_perf_way_name(enum cprof_perf_way way); /* "cpu-wide", "per-thread" */
+
+enum cprof_perf_clock {
+	CPROF_PERF_CPU_CLOCK, /* values are nanoseconds of CPU */
+	CPROF_PERF_CYCLES,    /* needs a PMU */
+};
+
+struct cprof_perf_config {
+	enum cprof_perf_way way;
+	enum cprof_perf_clock clock;
+	unsigned rate;	      /* samples per second and thread */
+	uint32_t stack_bytes; /* most bytes of a stack dump; 0: 64 KB, shrinking as needed */
+	bool kernel;	      /* sample kernel time and record kernel frames, where permitted */
+	bool user_stack;      /* registers and stack bytes */
+};
+
+struct cprof_perf;
+
+/* Opens everything, disabled. CPROF_DENIED tells the rule (perf_event_paranoid and its value, a
+ * missing capability, descriptors needed against allowed) and the remedy. */
+struct cprof_error *cprof_perf_create(const struct cprof_target *target,
+				      const struct cprof_perf_config *config,
+				      struct cprof_perf **perf);
+void cprof_perf_destroy(struct cprof_perf *perf);
+
+struct cprof_error *cprof_perf_enable(struct cprof_perf *perf);
+void cprof_perf_disable(struct cprof_perf *perf);
+
+/* Becomes readable when some ring is filling up (epoll). A timer is needed beside it. */
+int cprof_perf_fd(const struct cprof_perf *perf);
+
+enum cprof_perf_type {
+	CPROF_PERF_SAMPLE,
+	CPROF_PERF_MMAP,
+	CPROF_PERF_COMM,
+	CPROF_PERF_FORK,
+	CPROF_PERF_EXIT,
+	CPROF_PERF_LOST,
+	CPROF_PERF_THROTTLE,
+	CPROF_PERF_OTHER,
+};
+
+/* One record of the target, decoded. Pointers go into the ring (or a copy) and live during the
+ * handler's call only. */
+struct cprof_perf_record {
+	enum cprof_perf_type type;
+	pid_t pid;
+	pid_t tid;
+	uint64_t time; /* CLOCK_MONOTONIC, ns */
+	uint32_t cpu;
+	union {
+		struct cprof_perf_sample {
+			uint64_t id;
+			uint64_t period;
+			const uint64_t *kernel_chain; /* innermost first, unaligned words */
+			size_t kernel_count;
+			bool has_user;	      /* registers are there */
+			bool user_32bit;      /* a 32-bit (compat) context */
+			uint64_t regs[17];    /* by DWARF number: see unwind.h */
+			const uint8_t *stack; /* from the stack pointer upwards */
+			size_t stack_length;  /* bytes really copied */
+			bool stack_cut;	      /* the dump was as long as it could be */
+		} sample;
+		struct cprof_perf_mmap {
+			struct cprof_mapping mapping;
+		} mmap;
+		struct cprof_perf_comm {
+			const char *comm; /* not safe to show */
+			bool exec;
+		} comm;
+		struct cprof_perf_task {
+			pid_t parent_pid;
+			pid_t parent_tid;
+		} task; /* FORK, EXIT */
+		struct cprof_perf_lost {
+			uint64_t id;
+			uint64_t count;
+		} lost;
+	};
+};
+
+/* What a ring's records look like; filled in by cprof_perf_create, by hand in tests. */
+struct cprof_perf_format {
+	uint64_t sample_type; /* PERF_SAMPLE_* */
+	uint64_t regs_mask;   /* PERF_REG_X86_* */
+	uint32_t stack_bytes; /* as asked for */
+	bool sample_id_all;
+};
+
+/* Decodes one record (header included, `length` bytes). False if it is malformed.
+ * Pure: no state, bounded, fit for fuzzing. */
+bool cprof_perf_parse(const struct cprof_perf_format *format, const void *bytes, size_t length,
+		      struct cprof_perf_record *record);
+
+/*
+ * Hands out what has arrived, oldest first over all rings, and frees its room. Records younger
+ * than a small safety margin wait for the next call, unless `final`. Records of other processes
+ * are left out, and so are samples of a thread that another root event counts already.
+ */
+void cprof_perf_drain(struct cprof_perf *perf, bool final,
+		      void (*handler)(void *context, const struct cprof_perf_record *record),
+		      void *context);
+
+/* Tells how many bytes of stack the last samples needed (from the collector): where the rate is
+ * high, dumps shrink towards it. */
+void cprof_perf_stack_needed(struct cprof_perf *perf, size_t bytes, bool was_truncated);
+
+/* A thread was found that has no event yet (per-thread way; CPU-wide: nothing to do). */
+struct cprof_error *cprof_perf_rescan(struct cprof_perf *perf);
+
+struct cprof_perf_stats {
+	enum cprof_perf_way way;
+	const char *clock;     /* "cpu-clock", "cycles" */
+	bool kernel;	       /* kernel time is sampled */
+	uint64_t period;       /* ns (or cycles) a sample stands for */
+	uint64_t lost;	       /* samples that found no room */
+	uint64_t lost_records; /* other records that found no room */
+	uint64_t malformed;
+	uint64_t counted;	/* CPU ns counted by the events while enabled; 0 CPU-wide */
+	uint32_t stack_bytes;	/* of a dump, now */
+	uint32_t events;	/* descriptors */
+	size_t ring_bytes;	/* of all rings */
+	const char *way_reason; /* why not CPU-wide, or NULL */
+};
+void cprof_perf_stats(struct cprof_perf *perf, struct cprof_perf_stats *stats);
+
+#endif

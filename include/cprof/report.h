@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Profiles as text and JSON. All names are made safe for a terminal here.
+ */
+#ifndef CPROF_REPORT_H
+#define CPROF_REPORT_H
+
+#include <cprof/error.h>
+#include <cprof/profile.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+enum cprof_report_by { CPROF_BY_FUNCTION, CPROF_BY_LINE, CPROF_BY_ADDRESS };
+
+struct cprof_report_options {
+	const char *sample_index; /* a value type's name, NULL: the default one */
+	const char *focus;	  /* regular expressions (POSIX extended) on names, NULL: none */
+	const char *ignore;
+	bool cum;  /* sort by cum */
+	int count; /* rows; 0: the default (all that is not dropped), -1: all */
+	enum cprof_report_by by;
+};
+
+/* The table of `pprof -top`: header, "Dropped N nodes", flat flat% sum% cum cum% name. */
+struct cprof_error *cprof_report_top(const struct cprof_profile *profile,
+				     const struct cprof_report_options *options, FILE *out);
+/* One JSON object: {"types":[…],"samples":[{"values","labels","frames"}]}. */
+struct cprof_error *cprof_report_json(const struct cprof_profile *profile, FILE *out);
+/* One line a stack: root;…;leaf VALUE (the selected value type). */
+struct cprof_error *cprof_report_folded(const struct cprof_profile *profile,
+					const struct cprof_report_options *options, FILE *out);
+
+#endif

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the files of the image floor share. One struct cprof_image per ELF file; each concern
+ * (unwind rules, symbols, DWARF) keeps its own part behind an opaque pointer.
+ */
+#ifndef CPROF_IMAGE_PRIVATE_H
+#define CPROF_IMAGE_PRIVATE_H
+
+#include <cprof/image.h>
+#include <elfutils/libdw.h>
+#include <gelf.h>
+
+struct cprof_cfi;     /* cfi.c */
+struct cprof_symbols; /* symbols.c: sorted address ranges with names */
+struct cprof_dwarf;   /* dwarf.c: CU ranges, inline trees, lines */
+
+enum cprof_image_kind { CPROF_IMAGE_ELF, CPROF_IMAGE_SYMBOLS };
+
+/* A file in memory: mapped (and guarded against shrinking, see guard.c) or a private copy. */
+struct cprof_elf_file {
+	void *bytes;
+	size_t length;
+	bool mapped;
+	Elf *elf;
+};
+
+struct cprof_segment { /* one PT_LOAD */
+	uint64_t offset;
+	uint64_t address;
+	uint64_t file_size;
+	uint64_t memory_size;
+	bool exec;
+};
+#define CPROF_SEGMENTS 64
+
+struct cprof_image {
+	enum cprof_image_kind kind;
+	struct cprof_image_info info;
+	struct cprof_elf_file file;
+	struct cprof_elf_file debug; /* separate debug file, bytes NULL if none */
+	struct cprof_elf_file mini;  /* .gnu_debugdata, unpacked */
+	struct cprof_elf_file alt;   /* dwz's supplementary file */
+	struct cprof_segment segments[CPROF_SEGMENTS];
+	size_t segment_count;
+	struct cprof_cfi *cfi;
+	struct cprof_symbols *symbols; /* built by the first cprof_image_names() */
+	struct cprof_dwarf *dwarf;
+	bool names_tried;
+};
+
+/* image.c. A hostile compressed section (a bomb) makes cprof_elf_file_open fail. */
+struct cprof_error *cprof_elf_file_open(int fd, struct cprof_elf_file *file);
+struct cprof_error *cprof_elf_file_copy(const void *bytes, size_t length,
+					struct cprof_elf_file *file);
+void cprof_elf_file_close(struct cprof_elf_file *file);
+/* The section of that name, its header filled in; NULL if there is none. */
+Elf_Scn *cprof_elf_section(Elf *elf, const char *name, GElf_Shdr *header);
+/* Most bytes that the compressed sections of one file may unpack to, together. */
+#define CPROF_UNPACK_MAX (1ull << 30)
+
+/* cfi.c */
+void cprof_cfi_rules(struct cprof_image *image, const uint64_t *addresses, size_t count,
+		     struct cprof_rule *rules);
+const struct cprof_rule_full *cprof_cfi_full_rule(const struct cprof_image *image, uint32_t index);
+void cprof_cfi_destroy(struct cprof_cfi *cfi);
+
+/* symbols.c: from .symtab of file, debug and mini, and .dynsym; also perf maps and kallsyms. */
+struct cprof_symbol {
+	uint64_t start;
+	uint64_t end; /* exclusive */
+	const char *name;
+};
+struct cprof_error *cprof_symbols_create_elf(const struct cprof_image *image,
+					     struct cprof_symbols **symbols);
+struct cprof_error *cprof_symbols_create_perf_map(int fd, struct cprof_symbols **symbols);
+struct cprof_error *cprof_symbols_create_kallsyms(int fd, struct cprof_symbols **symbols);
+bool cprof_symbols_find(const struct cprof_symbols *symbols, uint64_t address,
+			struct cprof_symbol *symbol);
+void cprof_symbols_destroy(struct cprof_symbols *symbols);
+
+/* dwarf.c: the functions at an address by .debug_info, innermost first. */
+struct cprof_dwarf_function {
+	const char *name;         /* DW_AT_name, or NULL */
+	const char *linkage_name; /* DW_AT_linkage_name, or NULL */
+	const char *file;         /* of the address (innermost) or of the call */
+	uint32_t line;
+	uint32_t start_line;
+	uint64_t start; /* entry address, 0 unknown */
+};
+#define CPROF_DWARF_DEPTH 64
+struct cprof_error *cprof_dwarf_create(struct cprof_image *image, struct cprof_dwarf **dwarf);
+/* Fills at most CPROF_DWARF_DEPTH; returns how many, 0 if nothing is known. With no function but a
+ * line, one entry with name NULL is returned. Strings live as long as `dwarf`, or until the next
+ * call. */
+size_t cprof_dwarf_find(struct cprof_dwarf *dwarf, uint64_t address, unsigned flags,
+			struct cprof_dwarf_function *functions);
+void cprof_dwarf_destroy(struct cprof_dwarf *dwarf);
+
+#endif
