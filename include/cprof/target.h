@@ -73,10 +73,10 @@ struct cprof_error *cprof_target_maps(const struct cprof_target *target,
 
 /*
  * Opens the file behind a mapping, read-only: by map_files, by exe, else by path inside the
- * target's root (no symlink leads out of it); it is then checked against the mapping's device and
- * inode. Only regular files are opened. Works for a while after the target's end. Returns -1 with
- * errno set: ESTALE when another file stands at that path now. `*verified` (may be NULL) is false
- * when only the inode number could be compared, as on file systems with devices of their own.
+ * target's root (no link leads out of it). Only regular files are opened; -1 with errno set.
+ * Works for a while after the target's end. `*verified`: it is that very file. If not, device or
+ * inode differ from the mapping's (as on file systems with devices of their own, or because
+ * another file stands there now): the caller must compare more, the build-id say.
  */
 int cprof_target_open_file(const struct cprof_target *target, const struct cprof_mapping *mapping,
 			   bool *verified);
