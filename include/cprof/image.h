@@ -36,9 +36,9 @@ void cprof_image_destroy(struct cprof_image *image);
 struct cprof_image_info {
 	uint8_t build_id[CPROF_BUILD_ID_MAX];
 	uint32_t build_id_length; /* 0: none */
-	char debug_link[256];	  /* .gnu_debuglink's file name, "" if none */
+	char debug_link[256];     /* .gnu_debuglink's file name, "" if none */
 	uint32_t debug_link_crc;
-	uint64_t entry;	       /* e_entry */
+	uint64_t entry;        /* e_entry */
 	bool has_symbol_table; /* .symtab or .dynsym with functions */
 	bool has_debug_info;   /* .debug_info */
 };
@@ -74,14 +74,14 @@ enum cprof_rule_kind {
 	CPROF_RULE_NONE,      /* no CFI covers the address */
 	CPROF_RULE_FRAME,     /* CFA = cfa_register + cfa_offset; the rest by `saved` and `ra` */
 	CPROF_RULE_FULL,      /* anything else: cprof_image_full_rule(cfa_offset) */
-	CPROF_RULE_END,	      /* return address undefined: the outermost frame */
+	CPROF_RULE_END,       /* return address undefined: the outermost frame */
 	CPROF_RULE_SIGNAL,    /* a signal trampoline: SP points at the ucontext */
 };
 
 enum {
-	CPROF_RULE_DEREF = 1,	     /* CFA = *(cfa_register + cfa_offset) */
+	CPROF_RULE_DEREF = 1,        /* CFA = *(cfa_register + cfa_offset) */
 	CPROF_RULE_SIGNAL_FRAME = 2, /* augmentation 'S': the caller's pc is exact */
-	CPROF_RULE_GUESSED = 4,	     /* from the code's shape (PLT), not from CFI */
+	CPROF_RULE_GUESSED = 4,      /* from the code's shape (PLT), not from CFI */
 };
 
 /* `saved[i]`: register cprof_rule_saved[i] is at CFA + 8 * saved[i]; 0 unchanged; 127 lost.
@@ -99,13 +99,13 @@ struct cprof_rule {
 _Static_assert(sizeof(struct cprof_rule) == 16, "the rule cache counts on it");
 
 enum cprof_where {
-	CPROF_WHERE_SAME = 0,	/* unchanged */
-	CPROF_WHERE_LOST,	/* undefined */
-	CPROF_WHERE_AT_CFA,	/* in memory at CFA + offset */
-	CPROF_WHERE_CFA,	/* is CFA + offset */
-	CPROF_WHERE_REGISTER,	/* is register `offset` of this frame */
-	CPROF_WHERE_AT_EXPR,	/* in memory at the expression's value */
-	CPROF_WHERE_EXPR,	/* is the expression's value */
+	CPROF_WHERE_SAME = 0,   /* unchanged */
+	CPROF_WHERE_LOST,       /* undefined */
+	CPROF_WHERE_AT_CFA,     /* in memory at CFA + offset */
+	CPROF_WHERE_CFA,        /* is CFA + offset */
+	CPROF_WHERE_REGISTER,   /* is register `offset` of this frame */
+	CPROF_WHERE_AT_EXPR,    /* in memory at the expression's value */
+	CPROF_WHERE_EXPR,       /* is the expression's value */
 	CPROF_WHERE_AT_REGISTER /* CFA only: register `reg` + offset */
 };
 
@@ -147,13 +147,13 @@ enum {
 /* One source-level function at an address. Strings are offsets into cprof_names.strings;
  * offset 0 is "". Text is as found in the file, demangled in `name`: not safe to show. */
 struct cprof_name {
-	uint32_t name;	      /* demangled, without parameters */
+	uint32_t name;        /* demangled, without parameters */
 	uint32_t system_name; /* as in the symbol table */
-	uint32_t file;	      /* source file, "" unknown */
-	uint32_t line;	      /* in that file, of the address or of the call, 0 unknown */
+	uint32_t file;        /* source file, "" unknown */
+	uint32_t line;        /* in that file, of the address or of the call, 0 unknown */
 	uint32_t start_line;  /* where the function starts, 0 unknown */
 	uint32_t inlined;     /* 1: this one is inlined into the next */
-	uint64_t start;	      /* address of the function's first instruction, 0 unknown */
+	uint64_t start;       /* address of the function's first instruction, 0 unknown */
 };
 
 /* The answer to a batch: address i has names[first[i] .. first[i + 1]), innermost first, none if

@@ -23,9 +23,9 @@ struct cprof_outname {
 	const char *event;     /* %e */
 	const char *comm;      /* %c */
 	const char *extension; /* for the default name: "pb.gz", "txt", … */
-	int pid;	       /* %p */
+	int pid;               /* %p */
 	long long wall_s;      /* %t: seconds since the epoch */
-	bool several;	       /* more than one kind is written: a pattern without %e is refused */
+	bool several;          /* more than one kind is written: a pattern without %e is refused */
 };
 
 /* Fills in a pattern of -o (NULL: "%c.%p.%e.%n.EXT"). The caller frees `*path`.

@@ -31,9 +31,9 @@ enum cprof_perf_clock {
 struct cprof_perf_config {
 	enum cprof_perf_way way;
 	enum cprof_perf_clock clock;
-	unsigned rate;	      /* samples per second and thread */
+	unsigned rate;        /* samples per second and thread */
 	uint32_t stack_bytes; /* most bytes of a stack dump; 0: 64 KB, shrinking as needed */
-	bool kernel;	      /* sample kernel time and record kernel frames, where permitted */
+	bool kernel;          /* sample kernel time and record kernel frames, where permitted */
 	bool user_stack;      /* registers and stack bytes */
 };
 
@@ -77,12 +77,12 @@ struct cprof_perf_record {
 			uint64_t period;
 			const uint64_t *kernel_chain; /* innermost first, unaligned words */
 			size_t kernel_count;
-			bool has_user;	      /* registers are there */
+			bool has_user;        /* registers are there */
 			bool user_32bit;      /* a 32-bit (compat) context */
 			uint64_t regs[17];    /* by DWARF number: see unwind.h */
 			const uint8_t *stack; /* from the stack pointer upwards */
 			size_t stack_length;  /* bytes really copied */
-			bool stack_cut;	      /* the dump was as long as it could be */
+			bool stack_cut;       /* the dump was as long as it could be */
 		} sample;
 		struct cprof_perf_mmap {
 			struct cprof_mapping mapping;
@@ -134,15 +134,15 @@ struct cprof_error *cprof_perf_rescan(struct cprof_perf *perf);
 struct cprof_perf_stats {
 	enum cprof_perf_way way;
 	const char *clock;     /* "cpu-clock", "cycles" */
-	bool kernel;	       /* kernel time is sampled */
+	bool kernel;           /* kernel time is sampled */
 	uint64_t period;       /* ns (or cycles) a sample stands for */
-	uint64_t lost;	       /* samples that found no room */
+	uint64_t lost;         /* samples that found no room */
 	uint64_t lost_records; /* other records that found no room */
 	uint64_t malformed;
-	uint64_t counted;	/* CPU ns counted by the events while enabled; 0 CPU-wide */
-	uint32_t stack_bytes;	/* of a dump, now */
-	uint32_t events;	/* descriptors */
-	size_t ring_bytes;	/* of all rings */
+	uint64_t counted;       /* CPU ns counted by the events while enabled; 0 CPU-wide */
+	uint32_t stack_bytes;   /* of a dump, now */
+	uint32_t events;        /* descriptors */
+	size_t ring_bytes;      /* of all rings */
 	const char *way_reason; /* why not CPU-wide, or NULL */
 };
 void cprof_perf_stats(struct cprof_perf *perf, struct cprof_perf_stats *stats);

@@ -24,7 +24,7 @@ struct cprof_profile_mapping {
 	uint64_t start; /* memory range and file offset, for a reader that symbolizes again */
 	uint64_t limit;
 	uint64_t offset;
-	uint32_t file;	   /* string ids */
+	uint32_t file;     /* string ids */
 	uint32_t build_id; /* lower-case hexadecimal */
 	bool has_functions;
 	bool has_filenames;

@@ -14,7 +14,7 @@ enum cprof_report_by { CPROF_BY_FUNCTION, CPROF_BY_LINE, CPROF_BY_ADDRESS };
 
 struct cprof_report_options {
 	const char *sample_index; /* a value type's name, NULL: the default one */
-	const char *focus;	  /* regular expressions (POSIX extended) on names, NULL: none */
+	const char *focus;        /* regular expressions (POSIX extended) on names, NULL: none */
 	const char *ignore;
 	bool cum;  /* sort by cum */
 	int count; /* rows; 0: the default (all that is not dropped), -1: all */

@@ -34,12 +34,24 @@ void cprof_modules_destroy(struct cprof_modules *modules);
 struct cprof_module *cprof_modules_kernel(struct cprof_modules *modules);
 
 enum cprof_module_kind cprof_module_kind(const struct cprof_module *module);
-/* The image, opened (with its debug files) by the first call that needs it; NULL when it cannot
- * be: then `cprof_module_problem` says why. */
+/* The image that answers for unwind rules (collector thread only); NULL when it cannot be opened:
+ * then cprof_module_problem() says why. */
 struct cprof_image *cprof_module_image(struct cprof_module *module);
 const char *cprof_module_problem(const struct cprof_module *module);
-/* Attaches separate debug information if there is any; done once, before naming, not unwinding. */
-void cprof_module_load_debug(struct cprof_module *module);
+
+/* What a profile says of a module; strings live as long as it does. */
+struct cprof_module_facts {
+	const char *path; /* as the kernel named it, or "[vdso]", "[jit]", "[kernel.kallsyms]" */
+	const char *build_id; /* lower-case hexadecimal, "" if none */
+	bool has_symbols;     /* true after a naming that found any */
+	bool has_lines;
+	bool has_inlines;
+};
+void cprof_module_facts(struct cprof_module *module, struct cprof_module_facts *facts);
+/* Names at image addresses, from any thread: naming has an image of its own (opened, with its
+ * separate debug files, by the first call), so that it never delays unwinding. */
+struct cprof_error *cprof_module_names(struct cprof_module *module, const uint64_t *addresses,
+				       size_t count, unsigned flags, struct cprof_names *names);
 
 /* A module without a file, for tests: rules come from what is put into its cache. */
 struct cprof_error *cprof_module_create_synthetic(struct cprof_modules *modules,
@@ -54,9 +66,9 @@ struct cprof_region {
 	uint64_t offset;
 	uint64_t bias; /* address - bias = address in the module's image */
 	struct cprof_module *module;
-	uint32_t id;	  /* unique in the space's lifetime: the same number is the same region */
-	bool bound;	  /* `bias` is known (or cannot be) */
-	bool main;	  /* the program itself */
+	uint32_t id;      /* unique in the space's lifetime: the same number is the same region */
+	bool bound;       /* `bias` is known (or cannot be) */
+	bool main;        /* the program itself */
 	const char *path; /* as the kernel named it; lives as long as `modules` */
 };
 

@@ -16,15 +16,15 @@
 struct cprof_target;
 
 struct cprof_target_info {
-	pid_t pid;	     /* in our pid namespace */
+	pid_t pid;           /* in our pid namespace */
 	pid_t inner_pid;     /* in the target's own (innermost) pid namespace */
 	uint64_t pid_ns_dev; /* device and inode of that namespace */
 	uint64_t pid_ns_ino;
 	uint64_t start_ticks; /* since boot, in clock ticks: pid and this are an identity */
-	uid_t uid;	      /* effective */
+	uid_t uid;            /* effective */
 	char comm[16 * 4];    /* name of the main thread, safe to show */
-	char *cmdline;	      /* arguments joined by spaces, safe to show; comm if there are none */
-	char *exe;	      /* where /proc/PID/exe points, safe to show; "" if unknown */
+	char *cmdline;        /* arguments joined by spaces, safe to show; comm if there are none */
+	char *exe;            /* where /proc/PID/exe points, safe to show; "" if unknown */
 };
 
 /* Opens a process. A thread id stands for its process: `info.pid` then differs from `pid`.
@@ -57,10 +57,10 @@ struct cprof_mapping {
 	uint64_t start;
 	uint64_t end;
 	uint64_t offset; /* in the file */
-	uint64_t inode;	 /* 0: not a file */
+	uint64_t inode;  /* 0: not a file */
 	uint32_t device_major;
 	uint32_t device_minor;
-	uint8_t prot;	  /* PROT_READ | PROT_WRITE | PROT_EXEC */
+	uint8_t prot;     /* PROT_READ | PROT_WRITE | PROT_EXEC */
 	const char *path; /* as the kernel shows it ("" if anonymous), not safe to show */
 };
 
@@ -80,9 +80,9 @@ struct cprof_error *cprof_target_maps(const struct cprof_target *target,
  */
 int cprof_target_open_file(const struct cprof_target *target, const struct cprof_mapping *mapping,
 			   bool *verified);
-/* Opens a path inside the target's root, regular files only, no link followed at its end;
- * -1 with errno set. */
-int cprof_target_open_path(const struct cprof_target *target, const char *path);
+/* Opens a path inside the target's root, regular files only; `follow`: a link at its end too (it
+ * cannot lead out of the root). -1 with errno set. */
+int cprof_target_open_path(const struct cprof_target *target, const char *path, bool follow);
 
 /* Copies from the target's memory; returns the bytes copied, from the front, up to the first that
  * cannot be read. */

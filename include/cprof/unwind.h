@@ -40,7 +40,7 @@ enum cprof_end {
 	CPROF_END_CORRUPT,   /* rules led to an implausible frame */
 	CPROF_ENDS
 };
-const char *cprof_end_name(enum cprof_end end);	  /* "complete", … as in --stats */
+const char *cprof_end_name(enum cprof_end end);   /* "complete", … as in --stats */
 const char *cprof_end_marker(enum cprof_end end); /* "[truncated stack]", …; NULL for complete */
 
 /* One frame, innermost first. For an exact frame (the innermost, or one that a signal

@@ -14,9 +14,9 @@
 
 /* Runs `function(&variable)` when the variable goes out of scope; cprof_take() gives it away. */
 #define CPROF_CLEANUP(function) __attribute__((cleanup(function)))
-#define CPROF_AUTO_FREE		CPROF_CLEANUP(cprof_auto_free_)
-#define CPROF_AUTO_CLOSE	CPROF_CLEANUP(cprof_auto_close_)
-#define CPROF_AUTO_FCLOSE	CPROF_CLEANUP(cprof_auto_fclose_)
+#define CPROF_AUTO_FREE         CPROF_CLEANUP(cprof_auto_free_)
+#define CPROF_AUTO_CLOSE        CPROF_CLEANUP(cprof_auto_close_)
+#define CPROF_AUTO_FCLOSE       CPROF_CLEANUP(cprof_auto_fclose_)
 
 static inline void cprof_auto_free_(void *pointer)
 {
@@ -44,8 +44,8 @@ static inline void cprof_auto_fclose_(FILE **stream)
 	})
 
 #define CPROF_COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define CPROF_MIN(a, b)	   ((a) < (b) ? (a) : (b))
-#define CPROF_MAX(a, b)	   ((a) > (b) ? (a) : (b))
+#define CPROF_MIN(a, b)    ((a) < (b) ? (a) : (b))
+#define CPROF_MAX(a, b)    ((a) > (b) ? (a) : (b))
 
 /* Makes room for `need` items of `size` bytes in the array `*items` of `*capacity`.
  * False without memory; the array is then unchanged. */

@@ -116,9 +116,9 @@ static int open_in_root(const struct cprof_target *target, const char *path, uin
 	return keep_regular((int)syscall(SYS_openat2, target->rootfd, path, &how, sizeof(how)));
 }
 
-int cprof_target_open_path(const struct cprof_target *target, const char *path)
+int cprof_target_open_path(const struct cprof_target *target, const char *path, bool follow)
 {
-	return open_in_root(target, path, O_NOFOLLOW); /* a link could name a file of others */
+	return open_in_root(target, path, follow ? 0 : O_NOFOLLOW);
 }
 
 /* map_files names the very file, deleted or not; what is mapped there now must still be what the

@@ -246,9 +246,8 @@ struct cprof_error *cprof_target_reload(struct cprof_target *target)
 
 	if (target->exefd >= 0)
 		close(target->exefd);
-	if (target->rootfd >= 0)
-		close(target->rootfd);
-	target->rootfd = openat(target->procfd, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (target->rootfd < 0) /* once: other threads may be using it */
+		target->rootfd = openat(target->procfd, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	target->exefd = openat(target->procfd, "exe", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	target->exe_dev = target->exe_ino = 0;
 	if (target->exefd >= 0 && fstat(target->exefd, &stat) == 0) {
