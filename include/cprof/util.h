@@ -79,7 +79,8 @@ size_t cprof_text_clean(const char *source, size_t length, char *target, size_t 
 /* The same as a new string; NULL without memory. */
 char *cprof_text_clean_dup(const char *source);
 
-/* Reads a small procfs-like file whole, terminated; at most `limit` bytes. NULL with errno set. */
+/* Reads a small procfs-like file whole, terminated; what is beyond `limit` bytes is cut off.
+ * `length` may be NULL. NULL with errno set. */
 char *cprof_read_file_at(int dirfd, const char *path, size_t limit, size_t *length);
 
 #endif
