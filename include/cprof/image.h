@@ -39,6 +39,7 @@ struct cprof_image_info {
 	char debug_link[256];     /* .gnu_debuglink's file name, "" if none */
 	uint32_t debug_link_crc;
 	uint64_t entry;        /* e_entry */
+	uint64_t eh_frame_hdr; /* address of PT_GNU_EH_FRAME, 0 if none */
 	bool has_symbol_table; /* .symtab or .dynsym with functions */
 	bool has_debug_info;   /* .debug_info */
 };

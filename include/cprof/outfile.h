@@ -16,8 +16,8 @@
 struct cprof_error *cprof_outfile_check(const char *path);
 
 /* Writes all of it; on any error (a full disk included) nothing is left behind and what was there
- * before is untouched. A FIFO without a reader waits for one, or for a signal whose handler does not
- * restart calls. */
+ * before is untouched. A FIFO without a reader waits for one, or for a signal whose handler does
+ * not restart calls. */
 struct cprof_error *cprof_outfile_write(const char *path, const void *bytes, size_t length);
 
 struct cprof_outname {

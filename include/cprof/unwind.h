@@ -26,7 +26,6 @@ struct cprof_memory {
 	const uint8_t *stack; /* bytes from `stack_start` upwards */
 	uint64_t stack_start; /* their address in the target */
 	size_t stack_length;
-	bool stack_cut; /* the snapshot was limited by its size: more stack lies above */
 	/* Copies `length` bytes or returns false; NULL: nothing but the stack can be read. */
 	bool (*read)(void *context, uint64_t address, void *buffer, size_t length);
 	void *context;
