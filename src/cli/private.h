@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The command line: one table of options and one of verbs feed the parser and every --help.
+ */
+#ifndef CPROF_CLI_PRIVATE_H
+#define CPROF_CLI_PRIVATE_H
+
+#include <cprof/error.h>
+#include <cprof/perf.h>
+#include <cprof/report.h>
+#include <cprof/session.h>
+#include <cprof/util.h>
+#include <signal.h>
+
+/* --- parse.c: texts to values; false if the text is not one ---------------------------------- */
+
+/* `10`, `1.5`, `500ms`, `2m`, `0`: seconds, or with one of the units ms, s, m, h. */
+bool cprof_parse_time(const char *text, uint64_t *ns);
+/* Digits only, within [low, high]. */
+bool cprof_parse_number(const char *text, uint64_t low, uint64_t high, uint64_t *value);
+/* `1` or `1,2,3`: the first one and how many there are. */
+bool cprof_parse_pids(const char *text, pid_t *first, size_t *count);
+
+/* --- options.c ------------------------------------------------------------------------------- */
+
+enum { /* bits, for struct cprof_option.verbs */
+       CPROF_VERB_RECORD = 1,
+       CPROF_VERB_RUN = 2,
+       CPROF_VERB_REPORT = 4,
+       CPROF_VERB_HELP = 8,
+       CPROF_VERB_NONE = 16, /* no verb given */
+};
+
+enum cprof_format { CPROF_FORMAT_PPROF, CPROF_FORMAT_FOLDED, CPROF_FORMAT_TEXT, CPROF_FORMAT_JSON };
+
+#define CPROF_DURATION_DEFAULT UINT64_MAX
+
+/* What the command line asks for. Strings belong to argv. */
+struct cprof_options {
+	const struct cprof_verb *verb;
+	char **arguments; /* what is not an option, NULL-ended */
+	size_t argument_count;
+
+	pid_t pid;
+	size_t pid_count;
+	const char **threads; /* NULL-ended, or NULL: all */
+	size_t thread_count;
+	int clock; /* enum cprof_perf_clock */
+	bool clock_given;
+	int way;    /* enum cprof_perf_way */
+	int format; /* enum cprof_format */
+	int color;
+	uint64_t duration_ns; /* 0: no end; CPROF_DURATION_DEFAULT: as the verb has it */
+	uint64_t snapshot_ns; /* 0: none */
+	uint64_t rate;
+	const char *output;
+	const char *stats;
+	const char *debug_dir;
+	const struct cprof_unwinder_ops *unwinder;
+	bool no_inlines;
+	bool no_lines;
+	bool no_kernel;
+	bool quiet;
+	bool verbose;
+	bool help;
+	bool version;
+
+	const char *sample_index;
+	const char *focus;
+	const char *ignore;
+	uint64_t rows; /* UINT64_MAX: the default */
+	int by;        /* enum cprof_report_by */
+	bool cum;
+};
+
+struct cprof_verb {
+	const char *name; /* NULL: no verb */
+	unsigned bit;
+	const char *synopsis; /* after the program's and the verb's name */
+	const char *summary;  /* one line */
+	const char *more;     /* lines below the options, or NULL */
+	/* Does the work; `*status` is the exit status if no error is returned. */
+	struct cprof_error *(*run)(const struct cprof_options *options, int *status);
+};
+
+/* One row of the table. The same name may stand in several rows for different verbs. */
+struct cprof_option {
+	const char *name;
+	char letter; /* 0: none */
+	const char *argument;
+	unsigned verbs;
+	const char *help; /* may hold newlines; NULL: not listed */
+	struct cprof_error *(*set)(struct cprof_options *options, const struct cprof_option *option,
+				   const char *argument);
+	size_t offset;              /* of the field that `set` fills in */
+	const char *const *choices; /* NULL-ended words, their index is the value */
+};
+
+extern const struct cprof_option cprof_option_table[]; /* ends with a NULL name */
+extern const struct cprof_verb cprof_verb_table[];     /* ends with no verb (name NULL) */
+
+/* A usage error that points to the verb's help. `verb` may be NULL. */
+struct cprof_error *cprof_usage_error(const struct cprof_verb *verb, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* Reads argv. The arrays in `options` are freed by deinit, after an error too. */
+struct cprof_error *cprof_options_init(int argc, char **argv, struct cprof_options *options);
+void cprof_options_deinit(struct cprof_options *options);
+
+/* --- help.c ---------------------------------------------------------------------------------- */
+
+void cprof_help_print(const struct cprof_verb *verb, FILE *out);
+/* "record, run, …" into `text`. */
+void cprof_help_verbs(char *text, size_t size);
+
+/* --- signals.c ------------------------------------------------------------------------------- */
+
+/* Catches SIGINT, SIGTERM, SIGHUP and SIGUSR1, and keeps them blocked but where they are awaited:
+ * inside cprof_signals_poll and between _open and _close. */
+void cprof_signals_init(void);
+/* In a forked child: everything as it was before init. */
+void cprof_signals_restore(void);
+/* Waits for `fd` to become readable, a signal, or `deadline_ns` (UINT64_MAX: none). True if
+ * readable. */
+bool cprof_signals_poll(int fd, uint64_t deadline_ns);
+/* True if asked to stop; true once for each SIGUSR1. */
+bool cprof_signals_stopped(void);
+bool cprof_signals_take_snapshot(void);
+/* Lets signals interrupt system calls. With `give_up` a Ctrl-C after a first one ends the
+ * process at once, without a file. */
+void cprof_signals_open(bool give_up);
+void cprof_signals_close(void);
+/* `run`: SIGTERM and SIGHUP go on to this child (0: none) and stop nothing here; a Ctrl-C reaches
+ * it by the terminal. */
+void cprof_signals_forward(pid_t child);
+
+/* --- record.c, run.c, stats.c, report.c ------------------------------------------------------ */
+
+/* One profile being taken. */
+struct cprof_recording {
+	const struct cprof_options *options;
+	struct cprof_session *session;
+	uint64_t duration_ns; /* 0: no end */
+	pid_t pid;
+	char comm[64];
+	bool await_exec; /* a command of ours: its end needs no note */
+};
+
+/* Whether the output files can be written; nothing is attached yet. */
+struct cprof_error *cprof_recording_check(const struct cprof_recording *recording);
+struct cprof_error *cprof_recording_create_session(struct cprof_recording *recording,
+						   uint64_t started_ns);
+/* Waits until something ends the recording, then stops, writes and tells. */
+struct cprof_error *cprof_recording_finish(struct cprof_recording *recording);
+
+struct cprof_error *cprof_verb_record(const struct cprof_options *options, int *status);
+struct cprof_error *cprof_verb_run(const struct cprof_options *options, int *status);
+struct cprof_error *cprof_verb_report(const struct cprof_options *options, int *status);
+struct cprof_error *cprof_verb_help(const struct cprof_options *options, int *status);
+struct cprof_error *cprof_verb_none(const struct cprof_options *options, int *status);
+
+/* What the run did, as JSON, into the file of --stats. */
+struct cprof_error *cprof_stats_write(const struct cprof_session_stats *stats, const char *kind,
+				      const char *path);
+
+/* The profile in a format, as bytes; the caller frees. */
+struct cprof_error *cprof_format_profile(const struct cprof_profile *profile,
+					 enum cprof_format format,
+					 const struct cprof_report_options *report, void **bytes,
+					 size_t *length);
+
+/* The whole program. */
+int cprof_cli(int argc, char **argv);
+
+#endif

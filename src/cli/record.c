@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Taking a profile: the part that `record` and `run` share, and `record`.
+ */
+#include "private.h"
+
+#include <cprof/outfile.h>
+#include <stdarg.h>
+#include <string.h>
+#include <time.h>
+
+#define DEFAULT_DURATION_NS (30 * 1000000000ull) /* as Go's /debug/pprof/profile */
+#define PROGRESS_NS         500000000ull
+
+static const char *kind_name(const struct cprof_options *options)
+{
+	return options->clock == CPROF_PERF_CYCLES ? "cycles" : "cpu";
+}
+
+static void __attribute__((format(printf, 2, 3)))
+note(const struct cprof_options *options, const char *format, ...)
+{
+	va_list arguments;
+
+	if (options->quiet)
+		return;
+	fputs("cprof-attach: note: ", stderr);
+	va_start(arguments, format);
+	vfprintf(stderr, format, arguments);
+	va_end(arguments);
+	putc('\n', stderr);
+}
+
+static struct cprof_error *output_name(const struct cprof_recording *recording, char **path)
+{
+	static const char *const extensions[] = {"pb.gz", "folded", "txt", "json"};
+	struct cprof_outname name = {
+		.event = kind_name(recording->options),
+		.comm = recording->comm,
+		.pid = recording->pid,
+		.wall_s = time(NULL),
+		.extension = extensions[CPROF_MAX(recording->options->format, 0)],
+	};
+
+	if (recording->options->output && !strcmp(recording->options->output, "-")) {
+		*path = strdup("-");
+		return *path ? NULL : cprof_error_nomem();
+	}
+	return cprof_outfile_name(recording->options->output, &name, path);
+}
+
+struct cprof_error *cprof_recording_check(const struct cprof_recording *recording)
+{
+	const struct cprof_options *options = recording->options;
+	CPROF_AUTO_FREE char *path = NULL;
+
+	CPROF_TRY(output_name(recording, &path));
+	if (!strcmp(path, "-") && options->snapshot_ns)
+		return cprof_usage_error(options->verb, "--snapshot-every: needs a file, not -o -");
+	CPROF_TRY(cprof_outfile_check(path));
+	return options->stats ? cprof_outfile_check(options->stats) : NULL;
+}
+
+struct cprof_error *cprof_recording_create_session(struct cprof_recording *recording,
+						   uint64_t started_ns)
+{
+	const struct cprof_options *options = recording->options;
+	struct cprof_session_config config = {
+		.pid = recording->pid,
+		.rate = (unsigned)options->rate,
+		.way = (enum cprof_perf_way)options->way,
+		.clock = (enum cprof_perf_clock)options->clock,
+		.unwinder = options->unwinder,
+		.threads = options->threads,
+		.debug_dir = options->debug_dir,
+		.started_ns = started_ns,
+		.no_kernel = options->no_kernel,
+		.no_inlines = options->no_inlines,
+		.no_lines = options->no_lines,
+		.await_exec = recording->await_exec,
+	};
+	struct cprof_error *error = cprof_session_create(&config, &recording->session);
+
+	if (!error)
+		error = cprof_session_start(recording->session);
+	if (error) {
+		cprof_session_destroy(recording->session);
+		recording->session = NULL;
+	}
+	return error;
+}
+
+/* "41 KB" */
+static void format_size(size_t bytes, char *text, size_t size)
+{
+	if (bytes < 1024)
+		snprintf(text, size, "%zu B", bytes);
+	else if (bytes < 1024 * 1024)
+		snprintf(text, size, "%zu KB", (bytes + 512) / 1024);
+	else
+		snprintf(text, size, "%.1f MB", (double)bytes / (1024 * 1024));
+}
+
+static void tell_result(const struct cprof_recording *recording,
+			const struct cprof_session_stats *stats, const char *path, size_t length)
+{
+	/* Rounded down: 100.0% means all. */
+	uint64_t tenths =
+		stats->samples ? stats->ends[CPROF_END_COMPLETE] * 1000 / stats->samples : 1000;
+	CPROF_AUTO_FREE char *shown = cprof_text_clean_dup(strcmp(path, "-") ? path : "stdout");
+	char size[32];
+
+	format_size(length, size, sizeof(size));
+	fprintf(stderr,
+		"%s: %llu samples, %llu lost, %llu.%llu%% complete stacks, %llu threads, %.1f s -> "
+		"%s (%s)\n",
+		kind_name(recording->options), (unsigned long long)stats->samples,
+		(unsigned long long)stats->lost, (unsigned long long)tenths / 10,
+		(unsigned long long)tenths % 10, (unsigned long long)stats->threads,
+		(double)stats->duration_ns / 1e9, shown ? shown : "?", size);
+}
+
+/* Names what was collected so far and writes it. Open for signals: naming a big program takes a
+ * while, and a FIFO may have no reader. */
+static struct cprof_error *write_profile(struct cprof_recording *recording, bool last)
+{
+	struct cprof_source *source = cprof_session_source(recording->session);
+	const struct cprof_report_options report = {0};
+	struct cprof_profile *profile = NULL;
+	struct cprof_session_stats stats;
+	CPROF_AUTO_FREE void *bytes = NULL;
+	CPROF_AUTO_FREE char *path = NULL;
+	struct cprof_error *error;
+	size_t length;
+
+	if (last)
+		cprof_signals_open(true); /* nothing is attached any more */
+	CPROF_TRY(source->ops->snapshot(source, kind_name(recording->options), &profile));
+	error = cprof_format_profile(profile,
+				     (enum cprof_format)CPROF_MAX(recording->options->format, 0),
+				     &report, &bytes, &length);
+	cprof_profile_destroy(profile);
+	CPROF_TRY(error);
+	CPROF_TRY(output_name(recording, &path));
+	cprof_signals_close();
+	cprof_signals_open(false); /* not in the middle of a temporary file */
+	error = cprof_outfile_write(path, bytes, length);
+	cprof_signals_close();
+	CPROF_TRY(error);
+	cprof_session_stats(recording->session, &stats);
+	if (!recording->options->quiet)
+		tell_result(recording, &stats, path, length);
+	return NULL;
+}
+
+static void show_progress(const struct cprof_recording *recording, bool clear)
+{
+	struct cprof_session_stats stats;
+
+	if (recording->options->quiet || !isatty(STDERR_FILENO))
+		return;
+	if (clear) {
+		fputs("\r\033[K", stderr);
+		return;
+	}
+	cprof_session_stats(recording->session, &stats);
+	fprintf(stderr, "\r\033[K%s: %llu samples, %llu lost, %.0f s",
+		kind_name(recording->options), (unsigned long long)stats.samples,
+		(unsigned long long)stats.lost, (double)stats.duration_ns / 1e9);
+}
+
+/* Until the time is over, the target ends, or a signal says so. */
+static struct cprof_error *wait_for_end(struct cprof_recording *recording)
+{
+	uint64_t now = cprof_now_ns(), every = recording->options->snapshot_ns;
+	uint64_t end = UINT64_MAX, snapshot = every ? now + every : UINT64_MAX;
+	bool terminal = isatty(STDERR_FILENO);
+
+	if (recording->duration_ns)
+		end = now + recording->duration_ns;
+	while (!cprof_signals_stopped() && now < end) {
+		uint64_t wake = CPROF_MIN(end, snapshot);
+
+		if (terminal)
+			wake = CPROF_MIN(wake, now + PROGRESS_NS);
+		if (cprof_signals_poll(cprof_session_ended_fd(recording->session), wake))
+			return NULL;
+		now = cprof_now_ns();
+		if (now >= snapshot || cprof_signals_take_snapshot()) {
+			show_progress(recording, true);
+			CPROF_TRY(write_profile(recording, false));
+			now = cprof_now_ns();
+			while (snapshot <= now && every)
+				snapshot += every;
+		}
+		show_progress(recording, false);
+	}
+	return NULL;
+}
+
+static void tell_notes(const struct cprof_recording *recording,
+		       const struct cprof_session_stats *stats)
+{
+	const struct cprof_options *options = recording->options;
+
+	if (stats->target_ended && !recording->await_exec)
+		note(options, "process %d ended by itself", (int)recording->pid);
+	if (stats->target_stopped)
+		note(options,
+		     "process %d is stopped (SIGSTOP or Ctrl-Z): it uses no CPU until SIGCONT",
+		     (int)recording->pid);
+	if (stats->kernel_unnamed)
+		note(options, "kernel functions have no names: their addresses are hidden "
+			      "(kernel.kptr_restrict)");
+	if (options->verbose)
+		note(options,
+		     "sampling %s%s%s%s, clock %s, %u KB of stack a sample, first data after %.1f "
+		     "ms",
+		     cprof_perf_way_name(stats->perf.way), stats->perf.way_reason ? " (" : "",
+		     stats->perf.way_reason ? stats->perf.way_reason : "",
+		     stats->perf.way_reason ? ")" : "", stats->perf.clock ? stats->perf.clock : "?",
+		     stats->perf.stack_bytes / 1024, (double)stats->attach_ns / 1e6);
+}
+
+struct cprof_error *cprof_recording_finish(struct cprof_recording *recording)
+{
+	struct cprof_session_stats stats;
+	struct cprof_error *error = wait_for_end(recording);
+
+	cprof_session_stop(recording->session);
+	show_progress(recording, true);
+	CPROF_TRY(error);
+	cprof_session_stats(recording->session, &stats);
+	tell_notes(recording, &stats);
+	if (stats.target_ended)
+		cprof_signals_forward(0); /* a command of ours is over: Ctrl-C is for us */
+	CPROF_TRY(write_profile(recording, true));
+	if (!recording->options->stats)
+		return NULL;
+	cprof_session_stats(recording->session, &stats); /* naming has been added */
+	return cprof_stats_write(&stats, kind_name(recording->options), recording->options->stats);
+}
+
+/* Who the process is, for the file's name. */
+static struct cprof_error *identify(struct cprof_recording *recording)
+{
+	const struct cprof_target_info *info;
+	struct cprof_target *target;
+
+	CPROF_TRY(cprof_target_create(recording->pid, &target));
+	info = cprof_target_info(target);
+	if (info->pid != recording->pid)
+		note(recording->options, "%d is a thread of process %d, which is profiled",
+		     (int)recording->pid, (int)info->pid);
+	recording->pid = info->pid;
+	snprintf(recording->comm, sizeof(recording->comm), "%s", info->comm);
+	cprof_target_destroy(target);
+	return NULL;
+}
+
+struct cprof_error *cprof_verb_record(const struct cprof_options *options, int *status)
+{
+	struct cprof_recording recording = {.options = options, .pid = options->pid};
+	uint64_t started_ns = cprof_now_ns();
+	struct cprof_error *error;
+
+	*status = CPROF_OK;
+	if (!options->pid)
+		return cprof_usage_error(options->verb, "record: which process? -p is missing");
+	if (options->argument_count)
+		return cprof_usage_error(options->verb, "record: what is `%s`?",
+					 options->arguments[0]);
+	recording.duration_ns = options->duration_ns == CPROF_DURATION_DEFAULT
+					? DEFAULT_DURATION_NS
+					: options->duration_ns;
+	CPROF_TRY(identify(&recording));
+	CPROF_TRY(cprof_recording_check(&recording));
+	cprof_signals_init();
+	CPROF_TRY(cprof_recording_create_session(&recording, started_ns));
+	error = cprof_recording_finish(&recording);
+	cprof_session_destroy(recording.session);
+	return error;
+}

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * `report`: a saved profile as text. Also the formats that `record -f` writes.
+ */
+#include "private.h"
+
+#include <cprof/outfile.h>
+#include <cprof/pprof.h>
+#include <string.h>
+
+struct cprof_error *cprof_format_profile(const struct cprof_profile *profile,
+					 enum cprof_format format,
+					 const struct cprof_report_options *report, void **bytes,
+					 size_t *length)
+{
+	struct cprof_error *error = NULL;
+	char *text = NULL;
+	FILE *out;
+
+	if (format == CPROF_FORMAT_PPROF)
+		return cprof_pprof_encode(profile, bytes, length);
+	out = open_memstream(&text, length);
+	if (!out)
+		return cprof_error_nomem();
+	if (format == CPROF_FORMAT_FOLDED)
+		error = cprof_report_folded(profile, report, out);
+	else if (format == CPROF_FORMAT_JSON)
+		error = cprof_report_json(profile, out);
+	else
+		error = cprof_report_top(profile, report, out);
+	if (fclose(out) && !error)
+		error = cprof_error_nomem();
+	if (error)
+		free(text);
+	else
+		*bytes = text;
+	return error;
+}
+
+static struct cprof_error *choose(const struct cprof_options *options, const char **file,
+				  enum cprof_format *format)
+{
+	const char *view = options->argument_count == 2 ? options->arguments[0] : "top";
+
+	if (options->argument_count > 2)
+		return cprof_usage_error(options->verb, "report: one file at a time");
+	if (!strcmp(view, "folded"))
+		*format = CPROF_FORMAT_FOLDED;
+	else if (!strcmp(view, "top"))
+		*format = CPROF_FORMAT_TEXT;
+	else
+		return cprof_usage_error(options->verb,
+					 "report %s: there is no such view (there are top, folded)",
+					 view);
+	if (!options->argument_count)
+		return cprof_usage_error(options->verb, "report: which file?");
+	*file = options->arguments[options->argument_count - 1];
+	if (options->argument_count == 1 && (!strcmp(*file, "top") || !strcmp(*file, "folded")) &&
+	    access(*file, F_OK))
+		return cprof_usage_error(options->verb, "report %s: which file?", *file);
+	if (options->format >= 0 && options->format != CPROF_FORMAT_TEXT)
+		*format = (enum cprof_format)options->format;
+	return NULL;
+}
+
+struct cprof_error *cprof_verb_report(const struct cprof_options *options, int *status)
+{
+	struct cprof_report_options report = {
+		.sample_index = options->sample_index,
+		.focus = options->focus,
+		.ignore = options->ignore,
+		.cum = options->cum,
+		.by = (enum cprof_report_by)options->by,
+	};
+	struct cprof_profile *profile = NULL;
+	CPROF_AUTO_FREE void *bytes = NULL;
+	struct cprof_error *error;
+	enum cprof_format format = CPROF_FORMAT_TEXT;
+	const char *file = NULL;
+	size_t length;
+
+	*status = CPROF_OK;
+	if (options->rows != UINT64_MAX)
+		report.count = options->rows ? (int)options->rows : -1;
+	CPROF_TRY(choose(options, &file, &format));
+	CPROF_TRY(cprof_pprof_read(file, &profile));
+	error = cprof_format_profile(profile, format, &report, &bytes, &length);
+	cprof_profile_destroy(profile);
+	CPROF_TRY(error);
+	return cprof_outfile_write(options->output ? options->output : "-", bytes, length);
+}

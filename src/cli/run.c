@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * `run`: a command profiled from its first instruction. The child waits on a pipe until sampling
+ * has begun, then execs; what it did before is discarded by the session.
+ */
+#include "private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#define STATUS_CANNOT_RUN 126
+#define STATUS_NOT_FOUND  127
+
+struct command {
+	pid_t pid;
+	int go;     /* a byte written here lets it exec */
+	int failed; /* the errno of a failed exec can be read here, nothing otherwise */
+};
+
+static void __attribute__((noreturn)) run_child(char **arguments, int go, int failed)
+{
+	ssize_t written;
+	int errnum;
+	char byte;
+
+	cprof_signals_restore();
+	if (read(go, &byte, 1) != 1)
+		_exit(STATUS_NOT_FOUND); /* the profiler gave up */
+	execvp(arguments[0], arguments);
+	errnum = errno;
+	written = write(failed, &errnum, sizeof(errnum));
+	(void)written;
+	_exit(STATUS_NOT_FOUND);
+}
+
+static struct cprof_error *command_start(char **arguments, struct command *command)
+{
+	int go[2], failed[2];
+
+	if (pipe2(go, O_CLOEXEC))
+		return cprof_error_errno(CPROF_FAILED, errno, NULL, "pipe");
+	if (pipe2(failed, O_CLOEXEC)) {
+		struct cprof_error *error = cprof_error_errno(CPROF_FAILED, errno, NULL, "pipe");
+
+		close(go[0]);
+		close(go[1]);
+		return error;
+	}
+	command->pid = fork();
+	if (!command->pid) {
+		close(go[1]);
+		close(failed[0]);
+		run_child(arguments, go[0], failed[1]);
+	}
+	close(go[0]);
+	close(failed[1]);
+	command->go = go[1];
+	command->failed = failed[0];
+	if (command->pid < 0) {
+		close(go[1]);
+		close(failed[0]);
+		return cprof_error_errno(CPROF_FAILED, errno, NULL, "fork");
+	}
+	return NULL;
+}
+
+/* Lets the child exec; the errno of a failure, or 0. */
+static int command_release(struct command *command)
+{
+	int errnum = 0;
+	ssize_t length = write(command->go, "", 1);
+
+	close(command->go);
+	command->go = -1;
+	do
+		length = read(command->failed, &errnum, sizeof(errnum));
+	while (length < 0 && errno == EINTR);
+	return length == sizeof(errnum) ? errnum : 0;
+}
+
+/* Waits for the command's end; signals are forwarded until it is reaped. Its exit status as a
+ * shell would tell it. */
+static int command_await(struct command *command)
+{
+	siginfo_t info = {0};
+	int status = 0;
+
+	if (command->go >= 0)
+		close(command->go);
+	close(command->failed);
+	cprof_signals_open(false);
+	while (waitid(P_PID, (id_t)command->pid, &info, WEXITED | WNOWAIT) && errno == EINTR)
+		;
+	cprof_signals_close();
+	cprof_signals_forward(0); /* the pid is still its own: it has not been reaped */
+	while (waitpid(command->pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* How the command will be known; its argument 0 without the directories. */
+static void name_command(struct cprof_recording *recording, const char *argument)
+{
+	const char *slash = strrchr(argument, '/');
+
+	/* 15 bytes, as the kernel keeps of a name */
+	snprintf(recording->comm, sizeof(recording->comm), "%.15s", slash ? slash + 1 : argument);
+}
+
+struct cprof_error *cprof_verb_run(const struct cprof_options *options, int *status)
+{
+	struct cprof_recording recording = {.options = options, .await_exec = true};
+	uint64_t started_ns = cprof_now_ns();
+	struct command command;
+	struct cprof_error *error;
+	int errnum;
+
+	*status = CPROF_OK;
+	if (!options->argument_count || !*options->arguments[0])
+		return cprof_usage_error(options->verb, "run: which command?");
+	if (options->duration_ns != CPROF_DURATION_DEFAULT)
+		recording.duration_ns = options->duration_ns;
+	name_command(&recording, options->arguments[0]);
+	cprof_signals_init();
+	CPROF_TRY(command_start(options->arguments, &command));
+	cprof_signals_forward(command.pid);
+	recording.pid = command.pid;
+	error = cprof_recording_check(&recording);
+	if (!error)
+		error = cprof_recording_create_session(&recording, started_ns);
+	if (error) {
+		command_await(&command); /* it sees the pipe's end and exits */
+		return error;
+	}
+	errnum = command_release(&command);
+	if (errnum) {
+		cprof_session_destroy(recording.session);
+		command_await(&command);
+		*status = errnum == ENOENT ? STATUS_NOT_FOUND : STATUS_CANNOT_RUN;
+		return cprof_error_errno(CPROF_FAILED, errnum, NULL, "run %s",
+					 options->arguments[0]);
+	}
+	error = cprof_recording_finish(&recording);
+	cprof_session_destroy(recording.session);
+	*status = command_await(&command);
+	return error;
+}
