@@ -72,8 +72,106 @@ $(O)/tests/%: tests/unit/%.c $(O)/libcprof.a $(O)/flags
 
 unit: $(UNIT)
 
+# Programs that are profiled by tests, bench and demo: never sanitized, -O2, no frame pointers.
+WORKLOADS := $(patsubst tests/workloads/%,$(O)/workloads/%,$(basename $(wildcard tests/workloads/*.c tests/workloads/*.cc)))
+WORKFLAGS := -O2 -g -fomit-frame-pointer -Wall -pthread
+
+$(O)/workloads/%: tests/workloads/%.c $(O)/flags
+	$(Q)mkdir -p $(@D) && $(CC) -std=gnu11 -D_GNU_SOURCE $(WORKFLAGS) -o $@ $< -lm -ldl
+$(O)/workloads/%: tests/workloads/%.cc $(O)/flags
+	$(Q)mkdir -p $(@D) && $(CXX) $(WORKFLAGS) -o $@ $<
+
+workloads: $(WORKLOADS)
+
+# Ends on the line "N passed, N failed".
+check: all unit workloads
+	@O=$(abspath $(O)) tests/run.sh $(UNIT) $(sort $(wildcard tests/system/test_*.sh))
+
+bench: all workloads
+	@for bench in $(sort $(wildcard tests/bench/*.sh)); do \
+		O=$(abspath $(O)) "$$bench" || exit; \
+	done
+
+demo: all $(O)/workloads/service
+	@O=$(abspath $(O)) tests/demo.sh
+
+# --- fuzzing -----------------------------------------------------------------------------------
+FUZZ_SECONDS ?= 60
+FUZZERS  := $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZFLAGS := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+
+# A library of its own, built by clang with coverage.
+$(O)/fuzz/%: tests/fuzz/%.c FORCE | $(SETUPS)
+	$(Q)$(MAKE) O=$(O)/fuzz/lib CC=clang CFLAGS='$(FUZZFLAGS)' $(O)/fuzz/lib/libcprof.a
+	$(call say,FUZZ,$<)
+	$(Q)clang $(filter-out -fstack-protector-strong,$(OWNFLAGS)) $$(cat $(O)/fuzz/lib/cflags) \
+		$(FUZZFLAGS) -fsanitize=fuzzer -o $@ $< $(O)/fuzz/lib/libcprof.a \
+		$$(cat $(O)/fuzz/lib/libs) $(OWNLIBS)
+
+fuzz: $(FUZZERS)
+	@for fuzzer in $(FUZZERS); do name=$${fuzzer##*/fuzz_}; \
+		mkdir -p $(O)/fuzz/corpus/$$name; seeds=tests/fuzz/seeds/$$name; \
+		echo "fuzz $$name: $(FUZZ_SECONDS) s"; \
+		$$fuzzer -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=20 \
+			-artifact_prefix=$(O)/fuzz/$$name- -verbosity=0 -print_final_stats=1 \
+			$(O)/fuzz/corpus/$$name $$([ -d $$seeds ] && echo $$seeds) || exit; \
+	done
+
+# --- lint --------------------------------------------------------------------------------------
+CODE    := $(wildcard include/cprof/*.h src/*/*.[ch] tests/unit/*.c tests/fuzz/*.c tests/workloads/*.c)
+SCRIPTS := .ci/run $(wildcard tests/*.sh tests/*/*.sh)
+
+lint: all
+	clang-format --dry-run -Werror $(CODE)
+	tests/lint/includes.sh
+	tests/lint/sizes.sh
+	shellcheck -x $(SCRIPTS)
+	cppcheck --quiet --error-exitcode=1 --std=c11 --inline-suppr --library=posix \
+		--suppressions-list=tests/lint/cppcheck.txt --enable=warning,portability \
+		-D_GNU_SOURCE -Iinclude -j2 src
+	clang-tidy --quiet --warnings-as-errors='*' $(filter-out %.h,$(wildcard src/*/*.c)) -- \
+		$(filter-out -W%,$(OWNFLAGS)) $$(cat $(O)/cflags)
+
+# --- installing --------------------------------------------------------------------------------
+SHARE   = $(DESTDIR)$(PREFIX)/share
+MANPAGE = $(SHARE)/man/man1/cprof-attach.1
+COMPLETE_BASH = $(SHARE)/bash-completion/completions/cprof-attach
+COMPLETE_ZSH  = $(SHARE)/zsh/site-functions/_cprof-attach
+COMPLETE_FISH = $(SHARE)/fish/vendor_completions.d/cprof-attach.fish
+
+install: all
+	install -D -m 755 $(O)/cprof-attach $(DESTDIR)$(PREFIX)/bin/cprof-attach
+	install -D -m 644 man/cprof-attach.1 $(MANPAGE)
+	install -D -m 644 completions/cprof-attach.bash $(COMPLETE_BASH)
+	install -D -m 644 completions/_cprof-attach $(COMPLETE_ZSH)
+	install -D -m 644 completions/cprof-attach.fish $(COMPLETE_FISH)
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/cprof-attach $(MANPAGE) $(COMPLETE_BASH) $(COMPLETE_ZSH) $(COMPLETE_FISH)
+
+# --- packages ----------------------------------------------------------------------------------
+DEBIAN := gcc g++ libc6-dev make pkg-config binutils libdw-dev libelf-dev libunwind-dev libprotobuf-c-dev \
+          protobuf-c-compiler zlib1g-dev liblzma-dev libiberty-dev libjansson-dev libncurses-dev uthash-dev
+FEDORA := gcc gcc-c++ make pkgconf binutils elfutils-devel libunwind-devel protobuf-c-devel protobuf-c-compiler \
+          zlib-devel xz-devel binutils-devel jansson-devel ncurses-devel uthash-devel
+DEBIAN_CHECK := libcmocka-dev golang-go python3 redis-server redis-tools procps man-db zsh fish
+FEDORA_CHECK := libcmocka-devel golang python3 redis procps-ng man-db zsh fish
+
+setup:
+	@FEDORA='$(FEDORA)' tests/setup.sh $(DEBIAN)
+setup-check: | $(filter setup,$(MAKECMDGOALS))
+	@FEDORA='$(FEDORA) $(FEDORA_CHECK)' tests/setup.sh $(DEBIAN) $(DEBIAN_CHECK)
+
 clean:
 	rm -rf $(O)
 
-.PHONY: all unit clean FORCE
+help:
+	@echo 'make              build $(O)/cprof-attach (O=DIR, V=1, SAN=address,undefined, SAN=thread)'
+	@echo 'make setup        install the packages the build needs; setup-check: the tests too'
+	@echo 'make demo         profile a small sample service'
+	@echo 'make check        all tests; make unit builds the unit tests only'
+	@echo 'make bench        measurements against peers; make fuzz FUZZ_SECONDS=60; make lint'
+	@echo 'make install      PREFIX=/usr/local DESTDIR=; uninstall; clean'
+
+.PHONY: all unit workloads check bench demo fuzz lint install uninstall setup setup-check clean help FORCE
 -include $(OBJECTS:.o=.d) $(O)/src/cli/main.d $(UNIT:=.d)
