@@ -68,7 +68,6 @@ struct cprof_region {
 	struct cprof_module *module;
 	uint32_t id;      /* unique in the space's lifetime: the same number is the same region */
 	bool bound;       /* `bias` is known (or cannot be) */
-	bool main;        /* the program itself */
 	const char *path; /* as the kernel named it; lives as long as `modules` */
 };
 
@@ -85,6 +84,8 @@ struct cprof_error *cprof_space_map_module(struct cprof_space *space, uint64_t s
 					   uint64_t bias, struct cprof_module *module);
 /* NULL if no executable region holds the address. */
 const struct cprof_region *cprof_space_find(struct cprof_space *space, uint64_t address);
+/* The program's own code; NULL if it cannot be told. */
+const struct cprof_region *cprof_space_main(struct cprof_space *space);
 struct cprof_target *cprof_space_target(const struct cprof_space *space);
 
 /* The rule at an address of the region (absolute address). The answer lives until the next call

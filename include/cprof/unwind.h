@@ -65,6 +65,7 @@ struct cprof_stack {
 	size_t capacity;
 	size_t count;
 	enum cprof_end end;
+	uint64_t top; /* stack pointer of the last frame: how far the stack was needed */
 };
 
 /* The three ways of unwinding behind one table. */

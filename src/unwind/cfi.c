@@ -258,6 +258,7 @@ static void cfi_unwind(struct cprof_unwinder *base, const struct cprof_regs *reg
 			break;
 	}
 	stack->end = cprof_step_end(result);
+	stack->top = walk.regs.value[CPROF_REG_SP];
 }
 
 static struct cprof_error *cfi_create(struct cprof_space *space, struct cprof_unwinder **result)

@@ -89,6 +89,7 @@ static void fp_unwind(struct cprof_unwinder *base, const struct cprof_regs *star
 		step = cprof_step_fp(unwinder->space, memory, &regs);
 	}
 	stack->end = cprof_step_end(step);
+	stack->top = regs.value[CPROF_REG_SP];
 }
 
 static void fp_destroy(struct cprof_unwinder *base)

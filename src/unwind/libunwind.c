@@ -177,6 +177,7 @@ static void lu_unwind(struct cprof_unwinder *base, const struct cprof_regs *regs
 	unwinder->off_stack = false;
 	stack->count = 0;
 	stack->end = CPROF_END_NO_CFI;
+	stack->top = regs->value[CPROF_REG_SP];
 	if (unw_init_remote(&cursor, unwinder->address_space, unwinder) != 0)
 		return;
 	while (stack->count < stack->capacity && more > 0) {
@@ -189,6 +190,8 @@ static void lu_unwind(struct cprof_unwinder *base, const struct cprof_regs *regs
 		frame->exact = exact;
 		frame->region = cprof_space_find(unwinder->space, cprof_frame_lookup_pc(frame));
 		stack->count++;
+		if (unw_get_reg(&cursor, UNW_REG_SP, &pc) == 0)
+			stack->top = pc;
 		exact = unw_is_signal_frame(&cursor) > 0;
 		more = unw_step(&cursor);
 	}

@@ -308,7 +308,6 @@ static void bind_slot(struct cprof_space *space, struct slot *slot)
 	if (!cprof_image_bias(cprof_module_image(region->module), region->start, region->offset,
 			      &region->bias))
 		region->module = NULL; /* no segment is mapped there: no rule would be right */
-	region->main = strcmp(region->path, cprof_target_info(space->target)->exe) == 0;
 }
 
 /* --- finding ------------------------------------------------------------------------------- */
@@ -329,6 +328,16 @@ const struct cprof_region *cprof_space_find(struct cprof_space *space, uint64_t 
 	if (!slot->region.bound)
 		bind_slot(space, slot);
 	return &slot->region;
+}
+
+const struct cprof_region *cprof_space_main(struct cprof_space *space)
+{
+	const char *exe = cprof_target_info(space->target)->exe;
+
+	for (size_t i = 0; i < space->count; i++)
+		if (strcmp(space->slots[i].region.path, exe) == 0)
+			return cprof_space_find(space, space->slots[i].region.start);
+	return NULL;
 }
 
 const struct cprof_rule *cprof_space_rule(struct cprof_space *space,

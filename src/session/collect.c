@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * From perf records to the profile: unwinds samples, keeps threads and address space current.
+ */
+#include "private.h"
+
+#include <cprof/util.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define REFRESH_NS 1000000000ull /* maps are read again at most this often */
+
+/* --- threads ------------------------------------------------------------------------------- */
+
+static bool wanted(const struct cprof_session *session, pid_t tid, const char *name)
+{
+	const char *const *filter = session->config.threads;
+
+	if (!filter || !*filter)
+		return true;
+	for (; *filter; filter++) {
+		char *end;
+		long number = strtol(*filter, &end, 10);
+
+		if (strcmp(*filter, name) == 0 || (*end == '\0' && number == tid))
+			return true;
+	}
+	return false;
+}
+
+static void set_name(struct cprof_session *session, struct cprof_session_thread *thread,
+		     const char *name)
+{
+	if (thread->name[0] && strcmp(thread->name, name) == 0)
+		return;
+	cprof_text_clean(name, strlen(name), thread->name, sizeof(thread->name));
+	thread->labels = 0;
+	thread->wanted = wanted(session, thread->tid, thread->name);
+}
+
+static struct cprof_session_thread *find_thread(struct cprof_session *session, pid_t tid)
+{
+	struct cprof_session_thread *thread;
+
+	HASH_FIND_INT(session->threads, &tid, thread);
+	return thread;
+}
+
+/* NULL only without memory. */
+static struct cprof_session_thread *get_thread(struct cprof_session *session, pid_t tid)
+{
+	struct cprof_session_thread *thread = find_thread(session, tid);
+	char name[64];
+
+	if (thread)
+		return thread;
+	thread = calloc(1, sizeof(*thread));
+	if (!thread)
+		return NULL;
+	thread->tid = tid;
+	HASH_ADD_INT(session->threads, tid, thread);
+	session->stats.threads++;
+	if (!cprof_target_thread_name(session->target, tid, name, sizeof(name)))
+		snprintf(name, sizeof(name), "%s", cprof_target_info(session->target)->comm);
+	set_name(session, thread, name);
+	return thread;
+}
+
+struct cprof_error *cprof_session_scan_threads(struct cprof_session *session)
+{
+	CPROF_AUTO_FREE pid_t *tids = NULL;
+	size_t count = 0;
+
+	CPROF_TRY(cprof_target_threads(session->target, &tids, &count));
+	for (size_t i = 0; i < count; i++)
+		if (!get_thread(session, tids[i]))
+			return cprof_error_nomem();
+	return NULL;
+}
+
+static uint32_t thread_labels(struct cprof_session *session, struct cprof_session_thread *thread)
+{
+	struct cprof_profile *profile = session->profile;
+	struct cprof_profile_label labels[2];
+
+	if (thread->labels)
+		return thread->labels;
+	labels[0] = (struct cprof_profile_label){
+		.key = session->key_thread, .text = cprof_profile_string(profile, thread->name)};
+	labels[1] = (struct cprof_profile_label){.key = session->key_tid, .number = thread->tid};
+	thread->labels = cprof_profile_labels(profile, labels, CPROF_COUNT(labels));
+	return thread->labels;
+}
+
+/* --- mappings ------------------------------------------------------------------------------ */
+
+static struct cprof_session_mapping *
+add_mapping(struct cprof_session *session, struct cprof_session_mapping mapping, uint64_t offset)
+{
+	struct cprof_module_facts facts = {.path = mapping.path, .build_id = ""};
+	struct cprof_profile *profile = session->profile;
+	struct cprof_profile_mapping entry;
+
+	if (!cprof_grow(&session->mappings, &session->mapping_capacity, session->mapping_count + 1,
+			sizeof(mapping)))
+		return NULL;
+	if (mapping.module)
+		cprof_module_facts(mapping.module, &facts);
+	entry = (struct cprof_profile_mapping){
+		.start = mapping.start,
+		.limit = mapping.end,
+		.offset = offset,
+		.file = cprof_profile_string(profile, mapping.path[0] ? mapping.path : facts.path),
+		.build_id = cprof_profile_string(profile, facts.build_id),
+	};
+	mapping.id = cprof_profile_mapping(profile, &entry);
+	session->mappings[session->mapping_count] = mapping;
+	return &session->mappings[session->mapping_count++];
+}
+
+static uint32_t region_mapping(struct cprof_session *session, const struct cprof_region *region)
+{
+	struct cprof_session_mapping mapping = {
+		.start = region->start,
+		.end = region->end,
+		.bias = region->bias,
+		.module = region->module,
+		.path = region->path,
+	};
+	size_t old = session->region_capacity;
+	size_t i;
+
+	if (region->id < old && session->region_mappings[region->id])
+		return session->mappings[session->region_mappings[region->id] - 1].id;
+	if (!cprof_grow(&session->region_mappings, &session->region_capacity, region->id + 1,
+			sizeof(*session->region_mappings)))
+		return 0;
+	memset(session->region_mappings + old, 0,
+	       (session->region_capacity - old) * sizeof(*session->region_mappings));
+	/* The same file at the same place again (dlclose and dlopen) is the same mapping. */
+	for (i = 0; i < session->mapping_count; i++) {
+		const struct cprof_session_mapping *known = &session->mappings[i];
+
+		if (known->start == mapping.start && known->end == mapping.end &&
+		    known->bias == mapping.bias && known->module == mapping.module)
+			break;
+	}
+	if (i == session->mapping_count && !add_mapping(session, mapping, region->offset))
+		return 0;
+	session->region_mappings[region->id] = (uint32_t)i + 1;
+	return session->mappings[i].id;
+}
+
+void cprof_session_map_main(struct cprof_session *session)
+{
+	const struct cprof_region *region = cprof_space_main(session->space);
+
+	if (region)
+		region_mapping(session, region);
+}
+
+static uint32_t kernel_mapping(struct cprof_session *session)
+{
+	struct cprof_session_mapping mapping = {
+		.end = UINT64_MAX,
+		.start = 1ull << 63,
+		.module = cprof_modules_kernel(session->modules),
+		.path = "[kernel.kallsyms]",
+	};
+
+	if (!session->kernel_mapping) {
+		if (!add_mapping(session, mapping, 0))
+			return 0;
+		session->kernel_mapping = (uint32_t)session->mapping_count;
+	}
+	return session->mappings[session->kernel_mapping - 1].id;
+}
+
+/* --- samples ------------------------------------------------------------------------------- */
+
+static void unwind(struct cprof_session *session, const struct cprof_perf_sample *sample,
+		   struct cprof_stack *stack)
+{
+	struct cprof_regs regs = {.known = (1u << CPROF_REGISTERS) - 1};
+	struct cprof_memory memory = {
+		.stack = sample->stack,
+		.stack_start = sample->regs[CPROF_REG_SP],
+		.stack_length = sample->stack_length,
+	};
+	uint64_t before = cprof_now_ns();
+
+	stack->count = 0;
+	stack->end = CPROF_END_NO_CFI;
+	if (!sample->has_user || sample->user_32bit)
+		return;
+	memcpy(regs.value, sample->regs, sizeof(regs.value));
+	session->unwinder->ops->unwind(session->unwinder, &regs, &memory, stack);
+	session->stats.unwind_ns += cprof_now_ns() - before;
+	session->stats.frames += stack->count;
+	if (stack->top >= memory.stack_start)
+		cprof_perf_stack_needed(session->perf, stack->top - memory.stack_start,
+					stack->end == CPROF_END_TRUNCATED && sample->stack_cut);
+}
+
+/* Code that was mapped without a record (or whose record was lost): look again, but not often. */
+static bool refresh_for(struct cprof_session *session, const struct cprof_perf_record *record)
+{
+	if (!record->sample.has_user ||
+	    cprof_space_find(session->space, record->sample.regs[CPROF_REG_PC]) ||
+	    record->time < session->refreshed_ns + REFRESH_NS)
+		return false;
+	session->refreshed_ns = cprof_now_ns();
+	cprof_error_destroy(cprof_space_refresh(session->space));
+	return true;
+}
+
+static size_t intern_kernel(struct cprof_session *session, const struct cprof_perf_sample *sample)
+{
+	uint32_t mapping = sample->kernel_count ? kernel_mapping(session) : 0;
+	size_t room = CPROF_COUNT(session->locations) - CPROF_FRAMES_SAMPLE - 1;
+	size_t count = CPROF_MIN(sample->kernel_count, room);
+
+	for (size_t i = 0; i < count; i++) {
+		uint64_t pc;
+
+		memcpy(&pc, &sample->kernel_chain[i], sizeof(pc));
+		session->locations[i] =
+			cprof_profile_location(session->profile, mapping, pc - (i > 0));
+	}
+	return count;
+}
+
+static uint32_t intern_stack(struct cprof_session *session, const struct cprof_perf_sample *sample,
+			     const struct cprof_stack *stack)
+{
+	struct cprof_profile *profile = session->profile;
+	size_t count = intern_kernel(session, sample);
+	const char *marker = cprof_end_marker(stack->end);
+
+	for (size_t i = 0; i < stack->count; i++) {
+		const struct cprof_frame *frame = &stack->frames[i];
+		uint32_t mapping = frame->region ? region_mapping(session, frame->region) : 0;
+
+		session->locations[count++] =
+			cprof_profile_location(profile, mapping, cprof_frame_lookup_pc(frame));
+	}
+	if (marker)
+		session->locations[count++] = cprof_profile_marker(profile, marker);
+	return cprof_profile_stack(profile, session->locations, count);
+}
+
+static void on_sample(struct cprof_session *session, const struct cprof_perf_record *record)
+{
+	struct cprof_session_thread *thread = get_thread(session, record->tid);
+	struct cprof_stack stack = {.frames = session->frames,
+				    .capacity = CPROF_COUNT(session->frames)};
+	int64_t values[2] = {1, (int64_t)record->sample.period};
+
+	if (!thread || !thread->wanted)
+		return;
+	if (!session->stats.attach_ns)
+		session->stats.attach_ns = cprof_now_ns() - session->config.started_ns;
+	refresh_for(session, record);
+	unwind(session, &record->sample, &stack);
+	session->stats.samples++;
+	session->stats.ends[stack.end]++;
+	cprof_profile_add(session->profile, intern_stack(session, &record->sample, &stack),
+			  thread_labels(session, thread), values);
+}
+
+/* --- everything else ----------------------------------------------------------------------- */
+
+static void flush_unwinder(struct cprof_session *session)
+{
+	if (session->unwinder->ops->flush)
+		session->unwinder->ops->flush(session->unwinder);
+}
+
+static void on_mmap(struct cprof_session *session, const struct cprof_perf_record *record)
+{
+	cprof_error_destroy(cprof_space_map(session->space, &record->mmap.mapping));
+	flush_unwinder(session);
+}
+
+/* After an exec nothing of the old address space is true any more. */
+static void on_exec(struct cprof_session *session)
+{
+	session->awaiting_exec = false;
+	cprof_error_destroy(cprof_target_reload(session->target));
+	cprof_error_destroy(cprof_space_refresh(session->space));
+	flush_unwinder(session);
+	cprof_session_map_main(session);
+}
+
+static void on_comm(struct cprof_session *session, const struct cprof_perf_record *record)
+{
+	struct cprof_session_thread *thread = get_thread(session, record->tid);
+
+	if (record->comm.exec)
+		on_exec(session);
+	if (thread)
+		set_name(session, thread, record->comm.comm);
+}
+
+static void on_fork(struct cprof_session *session, const struct cprof_perf_record *record)
+{
+	const struct cprof_session_thread *parent = find_thread(session, record->task.parent_tid);
+	struct cprof_session_thread *thread = find_thread(session, record->tid);
+
+	if (thread) /* the number is used again */
+		session->stats.threads++;
+	else if (!(thread = calloc(1, sizeof(*thread))))
+		return;
+	else {
+		thread->tid = record->tid;
+		HASH_ADD_INT(session->threads, tid, thread);
+		session->stats.threads++;
+	}
+	set_name(session, thread, parent ? parent->name : cprof_target_info(session->target)->comm);
+}
+
+static void on_lost(struct cprof_session *session)
+{
+	uint64_t now = cprof_now_ns();
+
+	if (now < session->refreshed_ns + REFRESH_NS)
+		return;
+	session->refreshed_ns = now;
+	cprof_error_destroy(cprof_space_refresh(session->space));
+	cprof_error_destroy(cprof_session_scan_threads(session));
+	cprof_error_destroy(cprof_perf_rescan(session->perf));
+	flush_unwinder(session);
+}
+
+void cprof_session_record(void *context, const struct cprof_perf_record *record)
+{
+	struct cprof_session *session = context;
+
+	pthread_mutex_lock(&session->lock);
+	switch (record->type) {
+	case CPROF_PERF_SAMPLE:
+		if (!session->awaiting_exec)
+			on_sample(session, record);
+		break;
+	case CPROF_PERF_MMAP:
+		on_mmap(session, record);
+		break;
+	case CPROF_PERF_COMM:
+		on_comm(session, record);
+		break;
+	case CPROF_PERF_FORK:
+		on_fork(session, record);
+		break;
+	case CPROF_PERF_LOST:
+		on_lost(session);
+		break;
+	case CPROF_PERF_EXIT:
+	case CPROF_PERF_THROTTLE:
+	case CPROF_PERF_OTHER:
+		break;
+	}
+	pthread_mutex_unlock(&session->lock);
+}

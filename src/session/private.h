@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the session's files share. The collector thread owns target, space, unwinder and perf while
+ * it runs; `lock` guards the profile, the mapping table and the counters.
+ */
+#ifndef CPROF_SESSION_PRIVATE_H
+#define CPROF_SESSION_PRIVATE_H
+
+#include <cprof/session.h>
+#include <pthread.h>
+#include <uthash.h>
+
+struct cprof_session_thread {
+	pid_t tid;
+	uint32_t labels; /* label set, 0: not made yet */
+	bool wanted;     /* by the thread filter */
+	char name[64];
+	UT_hash_handle hh;
+};
+
+/* A mapping of the profile and the module that names its addresses. */
+struct cprof_session_mapping {
+	uint64_t start;
+	uint64_t end;
+	uint64_t bias;
+	struct cprof_module *module; /* NULL: nothing can be named */
+	const char *path;
+	uint32_t id; /* in the profile */
+};
+
+struct cprof_session {
+	struct cprof_source source;
+	struct cprof_session_config config;
+	struct cprof_target *target;
+	struct cprof_modules *modules;
+	struct cprof_space *space;
+	struct cprof_unwinder *unwinder;
+	struct cprof_perf *perf;
+
+	pthread_t collector;
+	bool collecting; /* the thread has been started and not joined */
+	int stop_fd;
+	bool awaiting_exec;    /* collector only, as are the following */
+	uint64_t refreshed_ns; /* when maps were read last */
+	struct cprof_frame frames[CPROF_FRAMES_SAMPLE];
+	uint32_t locations[CPROF_FRAMES_SAMPLE + 512];
+
+	pthread_mutex_t lock;
+	struct cprof_profile *profile;
+	struct cprof_session_mapping *mappings;
+	size_t mapping_count;
+	size_t mapping_capacity;
+	uint32_t *region_mappings; /* by region id: index + 1 into `mappings` */
+	size_t region_capacity;
+	uint32_t kernel_mapping; /* index + 1 */
+	struct cprof_session_thread *threads;
+	uint32_t key_thread; /* string ids */
+	uint32_t key_tid;
+	struct cprof_session_stats stats;
+	uint64_t started_ns;
+	uint64_t ended_ns; /* 0: still running */
+	bool ended;        /* by the target's end */
+};
+
+/* collect.c */
+void cprof_session_record(void *session, const struct cprof_perf_record *record);
+/* Reads the threads there are. */
+struct cprof_error *cprof_session_scan_threads(struct cprof_session *session);
+/* Makes the program's mapping the first of the profile. */
+void cprof_session_map_main(struct cprof_session *session);
+
+/* snapshot.c */
+struct cprof_error *cprof_session_snapshot(struct cprof_session *session,
+					   struct cprof_profile **profile);
+
+#endif
