@@ -121,7 +121,9 @@ void cprof_profile_add_type(struct cprof_profile *profile, const char *type, con
 void cprof_profile_add_comment(struct cprof_profile *profile, const char *text);
 
 uint32_t cprof_profile_string(struct cprof_profile *profile, const char *text);
+/* Ends at a NUL, if there is one in it. */
 uint32_t cprof_profile_string_n(struct cprof_profile *profile, const char *text, size_t length);
+/* Interned by all but the has_ flags, which are added to those that are there. */
 uint32_t cprof_profile_mapping(struct cprof_profile *profile,
 			       const struct cprof_profile_mapping *mapping);
 uint32_t cprof_profile_function(struct cprof_profile *profile,
@@ -146,7 +148,8 @@ void cprof_profile_add(struct cprof_profile *profile, uint32_t stack, uint32_t l
 		       const int64_t *values);
 
 /* Adds `scale` times the samples of `source`, whose types must equal `target`'s (an empty target
- * takes them over). Scale -1 subtracts. Samples with all values 0 are kept out. */
+ * takes them over). Scale -1 subtracts. Samples whose values are all 0 are taken out. Time and
+ * duration follow pprof: the earliest, and the sum. After an error `target` is of no use. */
 struct cprof_error *cprof_profile_merge(struct cprof_profile *target,
 					const struct cprof_profile *source, double scale);
 struct cprof_error *cprof_profile_clone(const struct cprof_profile *source,

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the files of the profile floor share.
+ */
+#ifndef CPROF_PROFILE_PRIVATE_H
+#define CPROF_PROFILE_PRIVATE_H
+
+#include "table.h"
+
+#include <cprof/profile.h>
+
+/* Strings live in chunks that never move. */
+struct cprof_profile_chunk {
+	struct cprof_profile_chunk *next;
+	char text[];
+};
+
+struct cprof_profile_index {
+	struct cprof_table strings;
+	struct cprof_table mappings;
+	struct cprof_table functions;
+	struct cprof_table locations; /* given without lines: by mapping and address */
+	struct cprof_table lined;     /* given with lines: by these as well */
+	struct cprof_table stacks;
+	struct cprof_table label_sets;
+	struct cprof_table samples;
+	struct {
+		size_t types, comments, strings, mappings, functions, locations, lines, stacks,
+			stack_items, label_sets, label_items, samples, values;
+	} capacity; /* of the profile's arrays */
+	struct cprof_profile_chunk *chunks;
+	char *chunk_next; /* free room in the first chunk */
+	size_t chunk_left;
+	struct cprof_profile_label *label_scratch; /* a set being sorted */
+	size_t label_scratch_capacity;
+};
+
+/* Takes out samples whose values are all 0. */
+void cprof_profile_drop_zero(struct cprof_profile *profile);
+
+#endif
