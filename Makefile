@@ -70,6 +70,11 @@ $(O)/tests/%: tests/unit/%.c $(O)/libcprof.a $(O)/flags
 	$(call say,TEST,$<)
 	$(Q)mkdir -p $(@D) && $(compile) -MT $@ -MF $@.d -o $@ $< $(O)/libcprof.a $$(cat $(O)/libs) $(OWNLIBS) -lcmocka
 
+# Helpers of the system tests and benchmarks.
+TOOLS := $(patsubst tests/system/%.c,$(O)/tools/%,$(wildcard tests/system/*.c))
+$(O)/tools/%: tests/system/%.c $(O)/libcprof.a $(O)/flags
+	$(Q)mkdir -p $(@D) && $(compile) -MT $@ -MF $@.d -o $@ $< $(O)/libcprof.a $$(cat $(O)/libs) $(OWNLIBS)
+
 unit: $(UNIT)
 
 # Programs that are profiled by tests, bench and demo: never sanitized, -O2, no frame pointers.
@@ -84,10 +89,10 @@ $(O)/workloads/%: tests/workloads/%.cc $(O)/flags
 workloads: $(WORKLOADS)
 
 # Ends on the line "N passed, N failed".
-check: all unit workloads
+check: all unit workloads $(TOOLS)
 	@O=$(abspath $(O)) tests/run.sh $(UNIT) $(sort $(wildcard tests/system/test_*.sh))
 
-bench: all workloads
+bench: all workloads $(TOOLS)
 	@for bench in $(sort $(wildcard tests/bench/*.sh)); do \
 		O=$(abspath $(O)) "$$bench" || exit; \
 	done
@@ -174,4 +179,4 @@ help:
 	@echo 'make install      PREFIX=/usr/local DESTDIR=; uninstall; clean'
 
 .PHONY: all unit workloads check bench demo fuzz lint install uninstall setup setup-check clean help FORCE
--include $(OBJECTS:.o=.d) $(O)/src/cli/main.d $(UNIT:=.d)
+-include $(OBJECTS:.o=.d) $(O)/src/cli/main.d $(UNIT:=.d) $(TOOLS:=.d)
