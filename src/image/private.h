@@ -10,7 +10,12 @@
 #include <elfutils/libdw.h>
 #include <gelf.h>
 
-struct cprof_cfi;     /* cfi.c */
+struct cprof_cfi; /* guard.c: reads of a registered mapping beyond the file's end yield zeros, not
+		   * SIGBUS. False when there is no room. Thread-safe. */
+bool cprof_guard_add(const void *start, size_t length);
+void cprof_guard_remove(const void *start);
+
+/* cfi.c */
 struct cprof_symbols; /* symbols.c: sorted address ranges with names */
 struct cprof_dwarf;   /* dwarf.c: CU ranges, inline trees, lines */
 
@@ -48,15 +53,22 @@ struct cprof_image {
 	bool names_tried;
 };
 
-/* image.c. A hostile compressed section (a bomb) makes cprof_elf_file_open fail. */
+/* elf.c. When the compressed sections claim too much (a bomb), they are made empty. */
 struct cprof_error *cprof_elf_file_open(int fd, struct cprof_elf_file *file);
 struct cprof_error *cprof_elf_file_copy(const void *bytes, size_t length,
 					struct cprof_elf_file *file);
 void cprof_elf_file_close(struct cprof_elf_file *file);
+/* The build-id, its length in `info`; 0 if there is none. */
+void cprof_elf_build_id(const struct cprof_elf_file *file, struct cprof_image_info *info);
 /* The section of that name, its header filled in; NULL if there is none. */
 Elf_Scn *cprof_elf_section(Elf *elf, const char *name, GElf_Shdr *header);
 /* Most bytes that the compressed sections of one file may unpack to, together. */
 #define CPROF_UNPACK_MAX (1ull << 30)
+
+/* guard.c: reads of a registered mapping beyond the file's end yield zeros, not SIGBUS. False
+ * when there is no room. Thread-safe. */
+bool cprof_guard_add(const void *start, size_t length);
+void cprof_guard_remove(const void *start);
 
 /* cfi.c */
 void cprof_cfi_rules(struct cprof_image *image, const uint64_t *addresses, size_t count,
@@ -80,9 +92,9 @@ void cprof_symbols_destroy(struct cprof_symbols *symbols);
 
 /* dwarf.c: the functions at an address by .debug_info, innermost first. */
 struct cprof_dwarf_function {
-	const char *name;         /* DW_AT_name, or NULL */
+	const char *name;	  /* DW_AT_name, or NULL */
 	const char *linkage_name; /* DW_AT_linkage_name, or NULL */
-	const char *file;         /* of the address (innermost) or of the call */
+	const char *file;	  /* of the address (innermost) or of the call */
 	uint32_t line;
 	uint32_t start_line;
 	uint64_t start; /* entry address, 0 unknown */
