@@ -2,16 +2,14 @@
  *
  * Unwinding on byte arrays: synthetic stacks and rules, no process.
  */
-#include <cmocka.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
 #include <cprof/unwind.h>
 #include <cprof/util.h>
+#include <setjmp.h>
+#include <stdarg.h>
 #include <string.h>
 #include <ucontext.h>
+
+#include <cmocka.h>
 
 #define TEXT     0x10000ull
 #define TEXT_END 0x20000ull
