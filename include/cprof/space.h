@@ -53,8 +53,10 @@ void cprof_module_facts(struct cprof_module *module, struct cprof_module_facts *
 struct cprof_error *cprof_module_names(struct cprof_module *module, const uint64_t *addresses,
 				       size_t count, unsigned flags, struct cprof_names *names);
 
-/* A module without a file, for tests: rules come from what is put into its cache. */
+/* A module without a file, for tests: rules come from what is put into its cache, and from
+ * `image` (taken over) unless it is NULL. */
 struct cprof_error *cprof_module_create_synthetic(struct cprof_modules *modules,
+						  struct cprof_image *image,
 						  struct cprof_module **module);
 bool cprof_module_put_rule(struct cprof_module *module, uint64_t address,
 			   const struct cprof_rule *rule);

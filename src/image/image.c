@@ -29,6 +29,8 @@ static void read_segments(struct cprof_image *image)
 		if (!place)
 			break;
 		memcpy(&program, place, sizeof(program));
+		if (program.p_type == PT_GNU_EH_FRAME)
+			image->info.eh_frame_hdr = program.p_vaddr;
 		if (program.p_type != PT_LOAD || program.p_offset > INT64_MAX ||
 		    program.p_filesz > INT64_MAX)
 			continue;

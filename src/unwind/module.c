@@ -302,10 +302,14 @@ const struct cprof_rule *cprof_module_rule(struct cprof_module *module, uint64_t
 }
 
 struct cprof_error *cprof_module_create_synthetic(struct cprof_modules *modules,
+						  struct cprof_image *image,
 						  struct cprof_module **result)
 {
 	static const struct cprof_module_key key = {.kind = CPROF_MODULE_FILE};
 
 	*result = module_create(modules, &key, "synthetic");
-	return *result ? NULL : cprof_error_nomem();
+	if (!*result)
+		return cprof_error_nomem();
+	(*result)->image = image;
+	return NULL;
 }

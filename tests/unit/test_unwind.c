@@ -33,7 +33,7 @@ static int set_up(void **state)
 	struct world *world = calloc(1, sizeof(*world));
 
 	assert_null(cprof_modules_create(NULL, &world->modules));
-	assert_null(cprof_module_create_synthetic(world->modules, &world->module));
+	assert_null(cprof_module_create_synthetic(world->modules, NULL, &world->module));
 	assert_null(cprof_space_create(NULL, world->modules, &world->space));
 	assert_null(cprof_space_map_module(world->space, TEXT, TEXT_END, TEXT, world->module));
 	assert_null(cprof_unwinder_cfi.create(world->space, &world->unwinder));
