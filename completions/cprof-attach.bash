@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+# bash completion for cprof-attach
+
+_cprof_attach_pids() {
+	local status pid
+	for status in /proc/[0-9]*; do
+		pid=${status#/proc/}
+		[ -e "$status/exe" ] && echo "$pid"
+	done
+}
+
+_cprof_attach() {
+	local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
+	local verb=${COMP_WORDS[1]} words="" take
+
+	take="--thread -e --event -d --duration -F --rate --sampling -o --output -f --format
+		--stats --snapshot-every --unwinder --debug-dir --no-inlines --no-lines --no-kernel
+		--color -q --quiet -v --verbose -h --help -V --version"
+	COMPREPLY=()
+	if [ "$COMP_CWORD" -eq 1 ]; then
+		words="record run report help -h --help -V --version"
+	else
+		case $previous in
+		-p | --pid) words=$(_cprof_attach_pids) ;;
+		-e | --event) words="cpu cycles" ;;
+		--sampling) words="auto cpu-wide per-thread" ;;
+		-f | --format) words="pprof folded text json" ;;
+		--unwinder) words="cfi fp libunwind" ;;
+		--color) words="auto always never" ;;
+		--by) words="function line address" ;;
+		-o | --output | --stats) ;;
+		--debug-dir)
+			mapfile -t COMPREPLY < <(compgen -d -- "$current")
+			return
+			;;
+		-d | --duration | -F | --rate | --thread | --snapshot-every | -n | --count | \
+			--sample-index | --focus | --ignore) return ;;
+		*)
+			case $verb in
+			record) words="-p --pid $take" ;;
+			run) words="$take --" ;;
+			report) words="top folded -o --output -f --format --sample-index --cum -n
+				--count --focus --ignore --by --color -q --quiet -v --verbose -h --help
+				-V --version" ;;
+			help) words="record run report help -h --help -V --version" ;;
+			esac
+			;;
+		esac
+	fi
+	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+	if [ ${#COMPREPLY[@]} -eq 0 ]; then
+		mapfile -t COMPREPLY < <(compgen -f -- "$current")
+	fi
+}
+complete -o filenames -F _cprof_attach cprof-attach
