@@ -124,13 +124,14 @@ static struct cprof_error *open_identity(struct cprof_target *target)
 	}
 	snprintf(path, sizeof(path), "/proc/%d", (int)target->info.pid);
 	target->procfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (target->procfd < 0 || !cprof_target_alive(target)) {
-		if (errno == EACCES || errno == EPERM)
-			return cprof_error_errno(
-				CPROF_DENIED, errno, "run as root: procfs is mounted with hidepid",
-				"pid %d: /proc/%d", (int)target->info.pid, (int)target->info.pid);
+	if (target->procfd < 0 && (errno == EACCES || errno == EPERM))
+		return cprof_error_errno(
+			CPROF_DENIED, errno, "run as root: procfs is mounted with hidepid",
+			"pid %d: /proc/%d", (int)target->info.pid, (int)target->info.pid);
+	/* Not reaped since: the directory is of the same process. A zombie is told apart later. */
+	if (target->procfd < 0 ||
+	    (syscall(SYS_pidfd_send_signal, target->pidfd, 0, NULL, 0) && errno == ESRCH))
 		return no_process(target->info.pid, "no such process");
-	}
 	return NULL;
 }
 
