@@ -106,8 +106,9 @@ FUZZERS  := $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c
 FUZZFLAGS := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
 
 # A library of its own, built by clang with coverage.
-$(O)/fuzz/%: tests/fuzz/%.c FORCE | $(SETUPS)
-	$(Q)$(MAKE) O=$(O)/fuzz/lib CC=clang CFLAGS='$(FUZZFLAGS)' $(O)/fuzz/lib/libcprof.a
+fuzz-library: | $(SETUPS)
+	@$(MAKE) O=$(O)/fuzz/lib CC=clang CFLAGS='$(FUZZFLAGS)' $(O)/fuzz/lib/libcprof.a
+$(O)/fuzz/%: tests/fuzz/%.c fuzz-library
 	$(call say,FUZZ,$<)
 	$(Q)clang $(filter-out -fstack-protector-strong,$(OWNFLAGS)) $$(cat $(O)/fuzz/lib/cflags) \
 		$(FUZZFLAGS) -fsanitize=fuzzer -o $@ $< $(O)/fuzz/lib/libcprof.a \
@@ -126,16 +127,14 @@ fuzz: $(FUZZERS)
 CODE    := $(wildcard include/cprof/*.h src/*/*.[ch] tests/unit/*.c tests/fuzz/*.c tests/workloads/*.c)
 SCRIPTS := .ci/run $(wildcard tests/*.sh tests/*/*.sh)
 
+lint: SHELL := /bin/bash
 lint: all
 	clang-format --dry-run -Werror $(CODE)
 	tests/lint/includes.sh
 	tests/lint/sizes.sh
 	shellcheck -x $(SCRIPTS)
-	cppcheck --quiet --error-exitcode=1 --std=c11 --inline-suppr --library=posix \
-		--suppressions-list=tests/lint/cppcheck.txt --enable=warning,portability \
-		-D_GNU_SOURCE -Iinclude -j2 src
-	clang-tidy --quiet --warnings-as-errors='*' $(filter-out %.h,$(wildcard src/*/*.c)) -- \
-		$(filter-out -W%,$(OWNFLAGS)) $$(cat $(O)/cflags)
+	@echo clang-tidy; set -o pipefail; clang-tidy --quiet --warnings-as-errors='*' $(filter-out %.h,$(wildcard src/*/*.c)) -- \
+		$(filter-out -W%,$(OWNFLAGS)) $$(cat $(O)/cflags) 2>&1 | sed '/warnings* generated/d'
 
 # --- installing --------------------------------------------------------------------------------
 SHARE   = $(DESTDIR)$(PREFIX)/share
@@ -178,5 +177,5 @@ help:
 	@echo 'make bench        measurements against peers; make fuzz FUZZ_SECONDS=60; make lint'
 	@echo 'make install      PREFIX=/usr/local DESTDIR=; uninstall; clean'
 
-.PHONY: all unit workloads check bench demo fuzz lint install uninstall setup setup-check clean help FORCE
+.PHONY: all unit workloads check bench demo fuzz fuzz-library lint install uninstall setup setup-check clean help FORCE
 -include $(OBJECTS:.o=.d) $(O)/src/cli/main.d $(UNIT:=.d) $(TOOLS:=.d)

@@ -113,7 +113,7 @@ struct cprof_error *cprof_verb_run(const struct cprof_options *options, int *sta
 {
 	struct cprof_recording recording = {.options = options, .await_exec = true};
 	uint64_t started_ns = cprof_now_ns();
-	struct command command;
+	struct command command = {.go = -1, .failed = -1};
 	struct cprof_error *error;
 	int errnum;
 
