@@ -36,14 +36,11 @@ struct cprof_cfi {
 
 /* --- opening ------------------------------------------------------------------------------- */
 
-static Dwarf *open_debug_frame(Elf *elf)
+/* .zdebug_frame is not looked at: that form of compression is long out of use. */
+static Dwarf *open_debug_frame(const struct cprof_image *image, Elf *elf)
 {
-	GElf_Shdr header;
-
-	if (!elf || (!cprof_elf_section(elf, ".debug_frame", &header) &&
-		     !cprof_elf_section(elf, ".zdebug_frame", &header)))
-		return NULL;
-	return dwarf_begin_elf(elf, DWARF_C_READ, NULL);
+	return elf && cprof_cfi_check(image, elf, false) ? dwarf_begin_elf(elf, DWARF_C_READ, NULL)
+							 : NULL;
 }
 
 static void find_plts(struct cprof_cfi *cfi, Elf *elf)
@@ -68,13 +65,14 @@ static struct cprof_cfi *open_cfi(struct cprof_image *image)
 		cfi = image->cfi = calloc(1, sizeof(*cfi));
 		if (!cfi)
 			return NULL;
-		cfi->eh = dwarf_getcfi_elf(image->file.elf);
-		cfi->dwarf = open_debug_frame(image->file.elf);
+		if (cprof_cfi_check(image, image->file.elf, true))
+			cfi->eh = dwarf_getcfi_elf(image->file.elf);
+		cfi->dwarf = open_debug_frame(image, image->file.elf);
 		find_plts(cfi, image->file.elf);
 	}
 	if (image->debug.elf && !cfi->debug_tried) {
 		cfi->debug_tried = true;
-		cfi->debug_dwarf = open_debug_frame(image->debug.elf);
+		cfi->debug_dwarf = open_debug_frame(image, image->debug.elf);
 	}
 	return cfi;
 }

@@ -15,6 +15,9 @@ struct cprof_cfi; /* guard.c: reads of a registered mapping beyond the file's en
 bool cprof_guard_add(const void *start, size_t length);
 void cprof_guard_remove(const void *start);
 
+/* cficheck.c: whether libdw may be let loose on the .eh_frame (`eh`) or .debug_frame of `elf`. */
+bool cprof_cfi_check(const struct cprof_image *image, Elf *elf, bool eh);
+
 /* cfi.c */
 struct cprof_symbols; /* symbols.c: sorted address ranges with names */
 struct cprof_dwarf;   /* dwarf.c: CU ranges, inline trees, lines */
@@ -70,6 +73,9 @@ Elf_Scn *cprof_elf_section(Elf *elf, const char *name, GElf_Shdr *header);
 bool cprof_guard_add(const void *start, size_t length);
 void cprof_guard_remove(const void *start);
 
+/* cficheck.c: whether libdw may be let loose on the .eh_frame (`eh`) or .debug_frame of `elf`. */
+bool cprof_cfi_check(const struct cprof_image *image, Elf *elf, bool eh);
+
 /* cfi.c */
 void cprof_cfi_rules(struct cprof_image *image, const uint64_t *addresses, size_t count,
 		     struct cprof_rule *rules);
@@ -92,9 +98,9 @@ void cprof_symbols_destroy(struct cprof_symbols *symbols);
 
 /* dwarf.c: the functions at an address by .debug_info, innermost first. */
 struct cprof_dwarf_function {
-	const char *name;	  /* DW_AT_name, or NULL */
+	const char *name;         /* DW_AT_name, or NULL */
 	const char *linkage_name; /* DW_AT_linkage_name, or NULL */
-	const char *file;	  /* of the address (innermost) or of the call */
+	const char *file;         /* of the address (innermost) or of the call */
 	uint32_t line;
 	uint32_t start_line;
 	uint64_t start; /* entry address, 0 unknown */
