@@ -120,6 +120,30 @@ static void tell_result(const struct cprof_recording *recording,
 		(double)stats->duration_ns / 1e9, shown ? shown : "?", size);
 }
 
+static void tell_notes(const struct cprof_recording *recording,
+		       const struct cprof_session_stats *stats)
+{
+	const struct cprof_options *options = recording->options;
+
+	if (stats->target_ended && !recording->await_exec)
+		note(options, "process %d ended by itself", (int)recording->pid);
+	if (stats->target_stopped)
+		note(options,
+		     "process %d is stopped (SIGSTOP or Ctrl-Z): it uses no CPU until SIGCONT",
+		     (int)recording->pid);
+	if (stats->kernel_unnamed)
+		note(options, "kernel functions have no names: their addresses are hidden "
+			      "(kernel.kptr_restrict)");
+	if (options->verbose)
+		note(options,
+		     "sampling %s%s%s%s, clock %s, %u KB of stack a sample, first data after %.1f "
+		     "ms",
+		     cprof_perf_way_name(stats->perf.way), stats->perf.way_reason ? " (" : "",
+		     stats->perf.way_reason ? stats->perf.way_reason : "",
+		     stats->perf.way_reason ? ")" : "", stats->perf.clock ? stats->perf.clock : "?",
+		     stats->perf.stack_bytes / 1024, (double)stats->attach_ns / 1e6);
+}
+
 /* Names what was collected so far and writes it. Open for signals: naming a big program takes a
  * while, and a FIFO may have no reader. */
 static struct cprof_error *write_profile(struct cprof_recording *recording, bool last)
@@ -148,6 +172,8 @@ static struct cprof_error *write_profile(struct cprof_recording *recording, bool
 	cprof_signals_close();
 	CPROF_TRY(error);
 	cprof_session_stats(recording->session, &stats);
+	if (last)
+		tell_notes(recording, &stats);
 	if (!recording->options->quiet)
 		tell_result(recording, &stats, path, length);
 	return NULL;
@@ -198,30 +224,6 @@ static struct cprof_error *wait_for_end(struct cprof_recording *recording)
 	return NULL;
 }
 
-static void tell_notes(const struct cprof_recording *recording,
-		       const struct cprof_session_stats *stats)
-{
-	const struct cprof_options *options = recording->options;
-
-	if (stats->target_ended && !recording->await_exec)
-		note(options, "process %d ended by itself", (int)recording->pid);
-	if (stats->target_stopped)
-		note(options,
-		     "process %d is stopped (SIGSTOP or Ctrl-Z): it uses no CPU until SIGCONT",
-		     (int)recording->pid);
-	if (stats->kernel_unnamed)
-		note(options, "kernel functions have no names: their addresses are hidden "
-			      "(kernel.kptr_restrict)");
-	if (options->verbose)
-		note(options,
-		     "sampling %s%s%s%s, clock %s, %u KB of stack a sample, first data after %.1f "
-		     "ms",
-		     cprof_perf_way_name(stats->perf.way), stats->perf.way_reason ? " (" : "",
-		     stats->perf.way_reason ? stats->perf.way_reason : "",
-		     stats->perf.way_reason ? ")" : "", stats->perf.clock ? stats->perf.clock : "?",
-		     stats->perf.stack_bytes / 1024, (double)stats->attach_ns / 1e6);
-}
-
 struct cprof_error *cprof_recording_finish(struct cprof_recording *recording)
 {
 	struct cprof_session_stats stats;
@@ -231,7 +233,6 @@ struct cprof_error *cprof_recording_finish(struct cprof_recording *recording)
 	show_progress(recording, true);
 	CPROF_TRY(error);
 	cprof_session_stats(recording->session, &stats);
-	tell_notes(recording, &stats);
 	if (stats.target_ended)
 		cprof_signals_forward(0); /* a command of ours is over: Ctrl-C is for us */
 	CPROF_TRY(write_profile(recording, true));
