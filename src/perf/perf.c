@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A session: which way, opening, draining all rings in the order of time, statistics.
+ */
+#include "private.h"
+#include <asm/perf_regs.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#define RATE_MAX "/proc/sys/kernel/perf_event_max_sample_rate"
+/* A record becomes visible this long after the time in it at most (a stack copy, an interrupt). */
+#define MARGIN_NS 1000000ull
+/* Events are read this often at most: there may be thousands. */
+#define READ_EVERY_NS 1000000000ull
+
+#define REG_BITS(first, last) ((2ull << (last)) - (1ull << (first)))
+
+const char *cprof_perf_way_name(enum cprof_perf_way way)
+{
+	return way == CPROF_PERF_CPU_WIDE     ? "cpu-wide"
+	       : way == CPROF_PERF_PER_THREAD ? "per-thread"
+					      : "auto";
+}
+
+/* --- opening ------------------------------------------------------------------------------- */
+
+static void format_init(struct cprof_perf *perf)
+{
+	struct cprof_perf_format *format = &perf->format;
+
+	*format = (struct cprof_perf_format){
+		.sample_type = PERF_SAMPLE_IDENTIFIER | PERF_SAMPLE_IP | PERF_SAMPLE_TID |
+			       PERF_SAMPLE_TIME | PERF_SAMPLE_CPU | PERF_SAMPLE_PERIOD,
+		.sample_id_all = true,
+	};
+	if (perf->kernel)
+		format->sample_type |= PERF_SAMPLE_CALLCHAIN;
+	if (perf->config.user_stack) {
+		format->sample_type |= PERF_SAMPLE_REGS_USER | PERF_SAMPLE_STACK_USER;
+		format->regs_mask = REG_BITS(PERF_REG_X86_AX, PERF_REG_X86_IP) |
+				    REG_BITS(PERF_REG_X86_R8, PERF_REG_X86_R15);
+	}
+}
+
+static void way_close(struct cprof_perf *perf)
+{
+	struct cprof_event *event;
+	struct cprof_event *next;
+
+	HASH_ITER(hh, perf->events, event, next)
+	{
+		cprof_event_forget(perf, event);
+	}
+	cprof_perthread_close(perf);
+	cprof_rings_close(perf);
+	cprof_bpf_close(perf);
+}
+
+static struct cprof_error *way_open(struct cprof_perf *perf, enum cprof_perf_way way)
+{
+	perf->way = way;
+	perf->kernel = perf->config.kernel;
+	perf->has_format_lost = perf->has_inherit_thread = true;
+	format_init(perf);
+	if (way == CPROF_PERF_CPU_WIDE)
+		CPROF_TRY(cprof_bpf_open(perf));
+	CPROF_TRY(cprof_rings_open(perf));
+	cprof_stack_init(perf);
+	return way == CPROF_PERF_CPU_WIDE ? cprof_cpuwide_open(perf) : cprof_perthread_open(perf);
+}
+
+static struct cprof_error *ways_open(struct cprof_perf *perf)
+{
+	enum cprof_perf_way way = perf->config.way;
+	struct cprof_error *error;
+
+	if (way != CPROF_PERF_AUTO)
+		return way_open(perf, way);
+	error = way_open(perf, CPROF_PERF_CPU_WIDE);
+	if (!error)
+		return NULL;
+	perf->way_reason = strdup(error->message);
+	cprof_error_destroy(error);
+	way_close(perf);
+	return way_open(perf, CPROF_PERF_PER_THREAD);
+}
+
+static struct cprof_error *rate_check(unsigned rate)
+{
+	long most = cprof_perf_setting(RATE_MAX, 100000);
+
+	if (!rate)
+		return cprof_error_create(CPROF_USAGE, NULL, "a sampling rate of 0");
+	if (most > 0 && rate > (unsigned long)most)
+		return cprof_error_create(CPROF_DENIED, "lower the rate, or raise it by sysctl",
+					  "rate %u: kernel.perf_event_max_sample_rate is %ld", rate,
+					  most);
+	return NULL;
+}
+
+struct cprof_error *cprof_perf_create(const struct cprof_target *target,
+				      const struct cprof_perf_config *config,
+				      struct cprof_perf **out)
+{
+	struct cprof_perf *perf;
+	struct cprof_error *error;
+
+	CPROF_TRY(rate_check(config->rate));
+	perf = calloc(1, sizeof(*perf));
+	if (!perf)
+		return cprof_error_nomem();
+	perf->target = target;
+	perf->config = *config;
+	perf->period = 1000000000ull / config->rate;
+	perf->epoll = perf->bpf_map = perf->bpf_program = -1;
+	error = ways_open(perf);
+	if (error) {
+		cprof_perf_destroy(perf);
+		return error;
+	}
+	*out = perf;
+	return NULL;
+}
+
+void cprof_perf_destroy(struct cprof_perf *perf)
+{
+	if (!perf)
+		return;
+	way_close(perf);
+	free(perf->way_reason);
+	free(perf);
+}
+
+struct cprof_error *cprof_perf_enable(struct cprof_perf *perf)
+{
+	struct cprof_event *event;
+	struct cprof_event *next;
+
+	/* Rings' owners first: they tell of mappings and threads from here on. */
+	for (size_t i = 0; i < perf->ring_count; i++)
+		if (ioctl(perf->rings[i].fd, PERF_EVENT_IOC_ENABLE, 0) < 0)
+			return cprof_event_error(perf, errno);
+	HASH_ITER(hh, perf->events, event, next)
+	{
+		if (event->fd >= 0 && ioctl(event->fd, PERF_EVENT_IOC_ENABLE, 0) < 0)
+			return cprof_event_error(perf, errno);
+	}
+	perf->enabled = true;
+	perf->stack_since = cprof_now_ns();
+	return NULL;
+}
+
+void cprof_perf_disable(struct cprof_perf *perf)
+{
+	struct cprof_event *event;
+	struct cprof_event *next;
+
+	HASH_ITER(hh, perf->events, event, next)
+	{
+		if (event->fd >= 0)
+			ioctl(event->fd, PERF_EVENT_IOC_DISABLE, 0);
+	}
+	for (size_t i = 0; i < perf->ring_count; i++)
+		ioctl(perf->rings[i].fd, PERF_EVENT_IOC_DISABLE, 0);
+	perf->enabled = false;
+	perf->read_at = 0;
+}
+
+int cprof_perf_fd(const struct cprof_perf *perf)
+{
+	return perf->epoll;
+}
+
+struct cprof_error *cprof_perf_rescan(struct cprof_perf *perf)
+{
+	return perf->way == CPROF_PERF_PER_THREAD ? cprof_perthread_rescan(perf) : NULL;
+}
+
+/* --- draining ------------------------------------------------------------------------------ */
+
+static bool sample_counts(struct cprof_perf *perf, const struct cprof_perf_record *record)
+{
+	struct cprof_event *event;
+
+	HASH_FIND(hh, perf->events, &record->sample.id, sizeof(record->sample.id), event);
+	if (!event || record->time < event->from || record->time >= event->until)
+		return false;
+	return perf->way == CPROF_PERF_CPU_WIDE || cprof_perthread_accept(perf, record, event);
+}
+
+/* Notes what concerns us; false if the record is not for the handler. */
+static bool record_concerns(struct cprof_perf *perf, const struct cprof_perf_record *record)
+{
+	bool per_thread = perf->way == CPROF_PERF_PER_THREAD;
+
+	switch (record->type) {
+	case CPROF_PERF_LOST:
+		perf->ring_lost += record->lost.count;
+		return true;
+	case CPROF_PERF_THROTTLE:
+		return true;
+	case CPROF_PERF_OTHER:
+		return false;
+	default:
+		break;
+	}
+	if (record->pid != cprof_target_info(perf->target)->pid)
+		return false;
+	if (record->type == CPROF_PERF_SAMPLE)
+		return sample_counts(perf, record);
+	if (per_thread && record->type == CPROF_PERF_FORK)
+		cprof_perthread_started(perf, record->tid);
+	if (per_thread && record->type == CPROF_PERF_EXIT)
+		cprof_perthread_ended(perf, record->tid);
+	return true;
+}
+
+/* The ring whose next record is the oldest of all and older than `horizon`. */
+static struct cprof_ring *ring_oldest(struct cprof_perf *perf, uint64_t horizon)
+{
+	struct cprof_ring *oldest = NULL;
+
+	for (size_t i = 0; i < perf->ring_count; i++) {
+		struct cprof_ring *ring = &perf->rings[i];
+
+		if (!cprof_ring_next(ring, &perf->format) || ring->record.time >= horizon)
+			continue;
+		if (!oldest || ring->record.time < oldest->record.time)
+			oldest = ring;
+	}
+	return oldest;
+}
+
+void cprof_perf_drain(struct cprof_perf *perf, bool final,
+		      void (*handler)(void *context, const struct cprof_perf_record *record),
+		      void *context)
+{
+	/* Taken before the heads: what is older and not yet visible was written late. */
+	uint64_t horizon = final ? UINT64_MAX : cprof_now_ns() - MARGIN_NS;
+	struct cprof_ring *ring;
+
+	for (size_t i = 0; i < perf->ring_count; i++)
+		cprof_ring_refresh(&perf->rings[i]);
+	while ((ring = ring_oldest(perf, horizon))) {
+		if (record_concerns(perf, &ring->record))
+			handler(context, &ring->record);
+		cprof_ring_consume(ring);
+	}
+	cprof_stack_adapt(perf);
+}
+
+/* --- statistics ---------------------------------------------------------------------------- */
+
+static void events_read(struct cprof_perf *perf)
+{
+	uint64_t ignored = 0;
+	struct cprof_event *event;
+	struct cprof_event *next;
+
+	perf->read_lost = perf->read_lost_records = perf->read_counted = 0;
+	HASH_ITER(hh, perf->events, event, next)
+	{
+		cprof_event_read(perf, event->fd, &perf->read_counted, &perf->read_lost);
+	}
+	for (size_t i = 0; i < perf->ring_count; i++)
+		cprof_event_read(perf, perf->rings[i].fd, &ignored, &perf->read_lost_records);
+}
+
+void cprof_perf_stats(struct cprof_perf *perf, struct cprof_perf_stats *stats)
+{
+	bool cycles = perf->config.clock == CPROF_PERF_CYCLES;
+	uint64_t now = cprof_now_ns();
+
+	if (!perf->read_at || now >= perf->read_at + READ_EVERY_NS) {
+		events_read(perf);
+		perf->read_at = now;
+	}
+	*stats = (struct cprof_perf_stats){
+		.way = perf->way,
+		.clock = cycles ? "cycles" : "cpu-clock",
+		.kernel = perf->kernel,
+		.period = cycles ? 0 : perf->period,
+		.lost = perf->has_format_lost ? perf->retired_lost + perf->read_lost
+					      : perf->ring_lost,
+		.lost_records = perf->read_lost_records,
+		.stack_bytes = perf->format.stack_bytes,
+		.events = (uint32_t)perf->ring_count,
+		.way_reason = perf->way_reason,
+	};
+	if (perf->way == CPROF_PERF_PER_THREAD && !cycles)
+		stats->counted = perf->retired_counted + perf->read_counted;
+	for (size_t i = 0; i < perf->ring_count; i++) {
+		stats->malformed += perf->rings[i].malformed;
+		stats->ring_bytes += perf->rings[i].size;
+	}
+	for (struct cprof_event *event = perf->events; event; event = event->hh.next)
+		stats->events += event->fd >= 0;
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the files of the perf floor share.
+ */
+#ifndef CPROF_PERF_PRIVATE_H
+#define CPROF_PERF_PRIVATE_H
+
+#include <cprof/perf.h>
+#include <cprof/util.h>
+#include <linux/perf_event.h>
+#include <uthash.h>
+
+/* The ring of one CPU. Its owner is a dummy event that only carries it: sampling events come and
+ * go and are redirected into it. */
+struct cprof_ring {
+	int fd;
+	unsigned cpu;
+	struct perf_event_mmap_page *page; /* followed by `size` bytes of data */
+	uint8_t *data;
+	size_t size;
+	uint64_t head; /* as last seen */
+	uint64_t tail;
+	uint8_t *scratch; /* a record that wraps around the end is copied here */
+	/* The next record, if `pending`. */
+	struct cprof_perf_record record;
+	size_t record_length;
+	bool pending;
+	uint64_t malformed;
+};
+
+/* ring.c */
+void cprof_ring_deinit(struct cprof_ring *ring);
+/* Maps the owner's ring; a negative errno on failure. */
+int cprof_ring_map(struct cprof_ring *ring, size_t size);
+void cprof_ring_unmap(struct cprof_ring *ring);
+/* Sees what the kernel has written by now. */
+void cprof_ring_refresh(struct cprof_ring *ring);
+/* Makes the next well-formed record pending; false if there is none. */
+bool cprof_ring_next(struct cprof_ring *ring, const struct cprof_perf_format *format);
+/* Gives the pending record's room back to the kernel. */
+void cprof_ring_consume(struct cprof_ring *ring);
+
+/* A sampling event opened by us. Inherited copies report the id of the one they stem from. */
+struct cprof_event {
+	uint64_t id;
+	int fd;        /* -1 once it is retired */
+	size_t ring;   /* index */
+	pid_t tid;     /* per-thread way: the thread it was opened on */
+	uint64_t from; /* samples count in [from, until): a successor may overlap */
+	uint64_t until;
+	unsigned generation; /* of its stack dump's size */
+	UT_hash_handle hh;
+};
+
+/* Per-thread way: which event's samples count, per ring, for a thread: it may have inherited one
+ * and have another of its own. */
+struct cprof_owner {
+	pid_t tid;
+	UT_hash_handle hh;
+	uint64_t ids[]; /* by ring; 0: none yet */
+};
+
+struct cprof_perf {
+	const struct cprof_target *target;
+	struct cprof_perf_config config;
+	enum cprof_perf_way way;
+	char *way_reason;
+	struct cprof_perf_format format;
+	bool kernel;
+	bool has_format_lost;
+	bool has_inherit_thread;
+	bool enabled;
+	uint64_t period;
+	unsigned *cpus;
+	struct cprof_ring *rings;
+	size_t ring_count;
+	int epoll;
+	struct cprof_event *events; /* hash by id */
+	struct cprof_owner *owners; /* hash by tid */
+	int bpf_map;
+	int bpf_program;
+
+	/* Adapting stack dumps, see stack.c. */
+	unsigned generation;
+	uint32_t stack_limit; /* the most that rings and record size allow */
+	uint32_t stack_need;  /* the most that a sample needed since the last change */
+	bool stack_truncated;
+	uint64_t stack_since; /* time of the last change */
+	uint64_t stack_hold;  /* ns before shrinking */
+
+	/* Of retired events, or as last read. */
+	uint64_t retired_lost;
+	uint64_t retired_counted;
+	uint64_t read_at;
+	uint64_t read_lost;
+	uint64_t read_lost_records;
+	uint64_t read_counted;
+	uint64_t ring_lost; /* from PERF_RECORD_LOST */
+};
+
+/* event.c: attributes and opening, common to both ways. */
+void cprof_event_attr_dummy(const struct cprof_perf *perf, struct perf_event_attr *attr);
+int cprof_event_open(const struct perf_event_attr *attr, pid_t pid, int cpu);
+/* Why perf_event_open() failed, as the user can understand it. */
+struct cprof_error *cprof_event_error(const struct cprof_perf *perf, int errnum);
+/* Opens a sampling event, redirects it into a ring and books it; enabled if the session is.
+ * Returns a negative errno on failure. Falls back where the kernel or permissions want it. */
+int cprof_event_add(struct cprof_perf *perf, pid_t pid, size_t ring);
+/* Closes the event, whose samples count up to `until`. What it lost is kept, what it counted only
+ * if `keep_count`. */
+void cprof_event_retire(struct cprof_perf *perf, struct cprof_event *event, uint64_t until,
+			bool keep_count);
+void cprof_event_forget(struct cprof_perf *perf, struct cprof_event *event);
+/* The event's count (if wanted) and lost samples so far. */
+void cprof_event_read(const struct cprof_perf *perf, int fd, uint64_t *count, uint64_t *lost);
+/* A procfs or sysfs number, or `missing`. */
+long cprof_perf_setting(const char *path, long missing);
+
+/* setup.c: opens the dummy event and the ring of each CPU that is online. */
+struct cprof_error *cprof_rings_open(struct cprof_perf *perf);
+void cprof_rings_close(struct cprof_perf *perf);
+
+/* bpf.c */
+struct cprof_error *cprof_bpf_open(struct cprof_perf *perf);
+void cprof_bpf_close(struct cprof_perf *perf);
+
+/* cpuwide.c, perthread.c: open the sampling events. */
+struct cprof_error *cprof_cpuwide_open(struct cprof_perf *perf);
+struct cprof_error *cprof_perthread_open(struct cprof_perf *perf);
+struct cprof_error *cprof_perthread_rescan(struct cprof_perf *perf);
+/* Is this sample the one to count for its thread? */
+bool cprof_perthread_accept(struct cprof_perf *perf, const struct cprof_perf_record *record,
+			    struct cprof_event *event);
+void cprof_perthread_started(struct cprof_perf *perf, pid_t tid);
+void cprof_perthread_ended(struct cprof_perf *perf, pid_t tid);
+void cprof_perthread_close(struct cprof_perf *perf);
+
+/* stack.c */
+void cprof_stack_init(struct cprof_perf *perf);
+void cprof_stack_adapt(struct cprof_perf *perf);
+
+#endif

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The rings: one per CPU that is online, as large as the mlock allowance permits.
+ */
+#include "private.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#define RING_DEFAULT (4u << 20)
+#define RING_MIN     (64u << 10)  /* an eighth of it is the smallest useful stack dump */
+#define RING_MANY    (512u << 10) /* not below this just because there are many CPUs */
+#define RINGS_TOTAL  (64u << 20)
+#define CPUS_ONLINE  "/sys/devices/system/cpu/online"
+#define CPUS_MAX     65536
+
+/* Fills perf->cpus from a list like "0-3,8"; returns how many, 0 if it cannot be read. */
+static size_t cpus_read(struct cprof_perf *perf)
+{
+	FILE CPROF_AUTO_FCLOSE *stream = fopen(CPUS_ONLINE, "re");
+	size_t capacity = 0;
+	size_t count = 0;
+	unsigned first;
+
+	while (stream && fscanf(stream, "%u", &first) == 1) {
+		unsigned last = first;
+
+		if (fscanf(stream, "-%u", &last) < 0 || last >= CPUS_MAX)
+			last = CPROF_MIN(first, CPUS_MAX - 1u);
+		for (unsigned cpu = first; cpu <= last; cpu++) {
+			if (!cprof_grow(&perf->cpus, &capacity, count + 1, sizeof(*perf->cpus)))
+				return 0;
+			perf->cpus[count++] = cpu;
+		}
+		if (fgetc(stream) != ',')
+			break;
+	}
+	return count;
+}
+
+static struct cprof_error *cpus_find(struct cprof_perf *perf, size_t *count)
+{
+	long online = sysconf(_SC_NPROCESSORS_ONLN);
+
+	*count = cpus_read(perf);
+	if (*count)
+		return NULL;
+	/* Without sysfs, as in some containers. */
+	free(perf->cpus);
+	*count = online > 0 ? (size_t)online : 1;
+	perf->cpus = calloc(*count, sizeof(*perf->cpus));
+	if (!perf->cpus)
+		return cprof_error_nomem();
+	for (size_t i = 0; i < *count; i++)
+		perf->cpus[i] = (unsigned)i;
+	return NULL;
+}
+
+/* Opens the dummy that owns the ring of a CPU. It wakes us when a quarter of the ring is full. */
+static int owner_open(struct cprof_perf *perf, unsigned cpu, size_t size)
+{
+	/* A dummy on ourselves never ends, as one on a thread of the target would. */
+	pid_t pid = perf->way == CPROF_PERF_CPU_WIDE ? -1 : getpid();
+	struct perf_event_attr attr;
+	int fd;
+
+	cprof_event_attr_dummy(perf, &attr);
+	attr.wakeup_watermark = (uint32_t)(size / 4);
+	fd = cprof_event_open(&attr, pid, (int)cpu);
+	if (fd == -EINVAL && perf->has_format_lost) { /* before Linux 6.0 */
+		perf->has_format_lost = false;
+		attr.read_format = 0;
+		fd = cprof_event_open(&attr, pid, (int)cpu);
+	}
+	return fd;
+}
+
+static void rings_deinit(struct cprof_perf *perf)
+{
+	for (size_t i = 0; i < perf->ring_count; i++)
+		cprof_ring_deinit(&perf->rings[i]);
+	perf->ring_count = 0;
+}
+
+/* All rings get the same size; `*too_big` when the mlock allowance does not permit it. */
+static struct cprof_error *rings_try(struct cprof_perf *perf, size_t cpus, size_t size,
+				     bool *too_big)
+{
+	rings_deinit(perf);
+	*too_big = false;
+	for (size_t i = 0; i < cpus; i++) {
+		struct cprof_ring *ring = &perf->rings[perf->ring_count];
+		int fd = owner_open(perf, perf->cpus[i], size);
+		int status;
+
+		if (fd == -ENODEV) /* went offline */
+			continue;
+		if (fd < 0)
+			return cprof_event_error(perf, -fd);
+		*ring = (struct cprof_ring){.fd = fd, .cpu = perf->cpus[i]};
+		perf->ring_count++;
+		status = cprof_ring_map(ring, size);
+		*too_big = status == -EPERM || status == -ENOMEM;
+		if (*too_big)
+			return NULL;
+		if (status < 0)
+			return cprof_error_errno(CPROF_FAILED, -status, NULL,
+						 "mapping a perf ring");
+	}
+	if (!perf->ring_count)
+		return cprof_error_errno(CPROF_FAILED, ENODEV, NULL, "no CPU can be sampled");
+	return NULL;
+}
+
+static struct cprof_error *rings_fit(struct cprof_perf *perf, size_t cpus)
+{
+	size_t size = RING_DEFAULT;
+	bool too_big = true;
+
+	while (size > RING_MANY && size * cpus > RINGS_TOTAL)
+		size /= 2;
+	for (; size >= RING_MIN && too_big; size /= 2)
+		CPROF_TRY(rings_try(perf, cpus, size, &too_big));
+	if (!too_big)
+		return NULL;
+	return cprof_error_errno(CPROF_DENIED, EPERM,
+				 "raise ulimit -l or sysctl kernel.perf_event_mlock_kb",
+				 "no memory may be locked for %zu rings of %u KB "
+				 "(kernel.perf_event_mlock_kb is %ld)",
+				 cpus, RING_MIN >> 10,
+				 cprof_perf_setting("/proc/sys/kernel/perf_event_mlock_kb", 0));
+}
+
+struct cprof_error *cprof_rings_open(struct cprof_perf *perf)
+{
+	size_t cpus;
+
+	CPROF_TRY(cpus_find(perf, &cpus));
+	perf->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (perf->epoll < 0)
+		return cprof_error_errno(CPROF_FAILED, errno, NULL, "epoll_create");
+	perf->rings = calloc(cpus, sizeof(*perf->rings));
+	if (!perf->rings)
+		return cprof_error_nomem();
+	CPROF_TRY(rings_fit(perf, cpus));
+	for (size_t i = 0; i < perf->ring_count; i++) {
+		int fd = perf->rings[i].fd;
+		struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+
+		if (epoll_ctl(perf->epoll, EPOLL_CTL_ADD, fd, &event) < 0)
+			return cprof_error_errno(CPROF_FAILED, errno, NULL, "watching a perf ring");
+	}
+	return NULL;
+}
+
+void cprof_rings_close(struct cprof_perf *perf)
+{
+	rings_deinit(perf);
+	free(cprof_take(perf->rings));
+	free(cprof_take(perf->cpus));
+	if (perf->epoll >= 0)
+		close(perf->epoll);
+	perf->epoll = -1;
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * How many bytes of stack a sample copies. It starts with as much as fits, so that no sample is
+ * spent truncated. Where the rate makes copying expensive it shrinks to twice what stacks needed,
+ * and grows back at once when one was cut off.
+ */
+#include "private.h"
+
+#define STACK_MIN  8192u
+#define STACK_UNIT 4096u
+/* A record is shorter than 64 KB; this leaves room for registers and a kernel chain of 127. */
+#define STACK_MAX   64240u
+#define RATE_FREE   199 /* up to here 64 KB cost nothing that can be measured */
+#define HOLD_NS     3000000000ull
+#define HOLD_MAX_NS 96000000000ull
+
+void cprof_stack_init(struct cprof_perf *perf)
+{
+	/* One dump takes an eighth of its ring at most, or a few would fill it. */
+	size_t limit = CPROF_MIN(STACK_MAX, perf->rings[0].size / 8);
+
+	if (perf->config.stack_bytes)
+		limit = CPROF_MIN(limit, CPROF_MAX(perf->config.stack_bytes, 8u));
+	perf->stack_limit = limit & ~(size_t)7;
+	perf->stack_hold = HOLD_NS;
+	perf->format.stack_bytes = perf->config.user_stack ? perf->stack_limit : 0;
+}
+
+/* Replaces all sampling events by ones with another size. Both run for a moment, but a sample
+ * counts for one of them only. Without success the old ones stay. */
+static void resize(struct cprof_perf *perf, uint32_t bytes, uint64_t now)
+{
+	uint32_t before = perf->format.stack_bytes;
+	struct cprof_event *event;
+	struct cprof_event *next;
+	struct cprof_error *error;
+	uint64_t change;
+
+	/* Those of the last change have no records in the rings any more. */
+	HASH_ITER(hh, perf->events, event, next)
+	{
+		if (event->fd < 0)
+			cprof_event_forget(perf, event);
+	}
+	perf->generation++;
+	perf->format.stack_bytes = bytes;
+	error = perf->way == CPROF_PERF_CPU_WIDE ? cprof_cpuwide_open(perf)
+						 : cprof_perthread_open(perf);
+	change = cprof_now_ns();
+	HASH_ITER(hh, perf->events, event, next)
+	{
+		bool fresh = event->generation == perf->generation;
+
+		if (fresh && error)
+			cprof_event_retire(perf, event, 0, false);
+		else if (fresh)
+			event->from = change;
+		else if (!error)
+			cprof_event_retire(perf, event, change, true);
+	}
+	if (error)
+		perf->format.stack_bytes = before;
+	cprof_error_destroy(error);
+	perf->stack_since = now;
+	perf->stack_need = 0;
+	perf->stack_truncated = false;
+}
+
+void cprof_stack_adapt(struct cprof_perf *perf)
+{
+	uint32_t size = perf->format.stack_bytes;
+	uint64_t now = cprof_now_ns();
+	uint32_t want;
+
+	if (!perf->enabled || !size || perf->config.stack_bytes || perf->config.rate <= RATE_FREE)
+		return;
+	if (perf->stack_truncated && size < perf->stack_limit) {
+		perf->stack_hold = CPROF_MIN(perf->stack_hold * 2, HOLD_MAX_NS);
+		resize(perf, perf->stack_limit, now);
+		return;
+	}
+	if (now < perf->stack_since + perf->stack_hold || !perf->stack_need)
+		return;
+	want = (2 * perf->stack_need + STACK_UNIT - 1) / STACK_UNIT * STACK_UNIT;
+	want = CPROF_MIN(CPROF_MAX(want, STACK_MIN), perf->stack_limit);
+	if (want < size / 4 * 3) {
+		resize(perf, want, now);
+		return;
+	}
+	perf->stack_since = now;
+	perf->stack_need = 0;
+}
+
+void cprof_perf_stack_needed(struct cprof_perf *perf, size_t bytes, bool was_truncated)
+{
+	uint32_t need = (uint32_t)CPROF_MIN(bytes, perf->stack_limit);
+
+	perf->stack_need = CPROF_MAX(perf->stack_need, need);
+	perf->stack_truncated |= was_truncated;
+}
