@@ -282,6 +282,9 @@ static bool compile(struct cprof_cfi *cfi, Dwarf_Frame *frame, struct cprof_rule
 		    !compile_register(&full, &full.regs[reg], ops, count))
 			return false;
 	}
+	/* libdw's defaults for x86-64 keep rax where the ABI keeps rbx (seen in 0.188). */
+	if (full.regs[REG_RBX].where == CPROF_WHERE_LOST)
+		full.regs[REG_RBX].where = CPROF_WHERE_SAME;
 	rule->flags = signal ? CPROF_RULE_SIGNAL_FRAME : 0;
 	if (full.regs[REG_RA].where <= CPROF_WHERE_LOST) {
 		rule->kind = CPROF_RULE_END;
