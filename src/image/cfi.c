@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define FULL_RULES_MAX 4096
+#define REG_RBX        3
 #define REG_SP         7
 #define REG_RA         16
 
