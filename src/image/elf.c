@@ -13,6 +13,8 @@
 
 /* deflate cannot do better than 1032:1, zstd and xz sections do not come near in practice. */
 #define UNPACK_RATIO 1100
+#define ZEROS_AFTER  4096
+#define LENGTH_MAX   (1ull << 40)
 
 static struct cprof_error *not_elf(const char *why)
 {
@@ -118,25 +120,37 @@ static struct cprof_error *open_elf(struct cprof_elf_file *file)
 struct cprof_error *cprof_elf_file_open(int fd, struct cprof_elf_file *file)
 {
 	struct stat status;
-	void *bytes;
+	size_t length;
+	char *bytes;
 
 	*file = (struct cprof_elf_file){0};
 	if (fstat(fd, &status) != 0)
 		return cprof_error_errno(CPROF_FAILED, errno, NULL, "stat");
 	if (!S_ISREG(status.st_mode) || status.st_size <= 0)
 		return not_elf("not a regular file, or empty");
-	/* Writable because libelf edits section headers in place when it unpacks sections. */
-	bytes = mmap(NULL, (size_t)status.st_size, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+	if ((uint64_t)status.st_size > LENGTH_MAX)
+		return not_elf("too long");
+	/* The file lies in a reservation that is longer: a string that its last section does not
+	 * terminate ends there. Writable because libelf edits section headers in place when it
+	 * unpacks sections. */
+	length = (size_t)status.st_size;
+	bytes = mmap(NULL, length + ZEROS_AFTER, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (bytes == MAP_FAILED)
 		return cprof_error_errno(CPROF_FAILED, errno, NULL, "map file");
-	if (!cprof_guard_add(bytes, (size_t)status.st_size)) {
-		munmap(bytes, (size_t)status.st_size);
-		return cprof_error_create(CPROF_FAILED, NULL, "too many or too large files");
+	if (!cprof_guard_add(bytes, length)) {
+		munmap(bytes, length + ZEROS_AFTER);
+		return cprof_error_create(CPROF_FAILED, NULL, "too many files at once");
 	}
 	file->bytes = bytes;
-	file->length = (size_t)status.st_size;
+	file->length = length;
 	file->mapped = true;
+	if (mmap(bytes, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd,
+		 0) == MAP_FAILED) {
+		int number = errno;
+
+		cprof_elf_file_close(file);
+		return cprof_error_errno(CPROF_FAILED, number, NULL, "map file");
+	}
 	return open_elf(file);
 }
 
@@ -144,9 +158,10 @@ struct cprof_error *cprof_elf_file_copy(const void *bytes, size_t length,
 					struct cprof_elf_file *file)
 {
 	*file = (struct cprof_elf_file){0};
-	file->bytes = malloc(length ? length : 1);
+	file->bytes = malloc(length + ZEROS_AFTER);
 	if (!file->bytes)
 		return cprof_error_nomem();
+	memset((char *)file->bytes + length, 0, ZEROS_AFTER);
 	memcpy(file->bytes, bytes, length);
 	file->length = length;
 	return open_elf(file);
@@ -157,7 +172,7 @@ void cprof_elf_file_close(struct cprof_elf_file *file)
 	elf_end(file->elf);
 	if (file->mapped) {
 		cprof_guard_remove(file->bytes);
-		munmap(file->bytes, file->length);
+		munmap(file->bytes, file->length + ZEROS_AFTER);
 	} else {
 		free(file->bytes);
 	}

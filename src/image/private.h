@@ -82,11 +82,13 @@ void cprof_cfi_rules(struct cprof_image *image, const uint64_t *addresses, size_
 const struct cprof_rule_full *cprof_cfi_full_rule(const struct cprof_image *image, uint32_t index);
 void cprof_cfi_destroy(struct cprof_cfi *cfi);
 
-/* symbols.c: from .symtab of file, debug and mini, and .dynsym; also perf maps and kallsyms. */
+/* symbols.c, textmap.c: from .symtab of file, debug or mini, and .dynsym; also perf maps and
+ * kallsyms. */
 struct cprof_symbol {
 	uint64_t start;
-	uint64_t end; /* exclusive */
-	const char *name;
+	uint64_t end;     /* exclusive */
+	const char *name; /* not terminated, without version; lives as long as the symbols */
+	size_t length;
 };
 struct cprof_error *cprof_symbols_create_elf(const struct cprof_image *image,
 					     struct cprof_symbols **symbols);
@@ -96,11 +98,38 @@ bool cprof_symbols_find(const struct cprof_symbols *symbols, uint64_t address,
 			struct cprof_symbol *symbol);
 void cprof_symbols_destroy(struct cprof_symbols *symbols);
 
+/* How symbols are put together: empty, added to in any order, finished once. */
+struct cprof_symbol_entry {
+	uint64_t start;
+	uint32_t size; /* 0: up to the next symbol, at most up to `limit` more bytes */
+	uint32_t limit;
+	uint32_t name; /* offset in its source's strings */
+	uint16_t length;
+	uint8_t source;
+	uint8_t rank; /* among symbols at one address the lowest is kept */
+};
+enum { /* rank, by weight */
+       CPROF_RANK_LOCAL = 0x80,
+       CPROF_RANK_UNSIZED = 0x40,
+       CPROF_RANK_VERSIONED = 0x20,
+       CPROF_RANK_UNDERSCORES = 0x07,
+};
+struct cprof_symbols *cprof_symbols_create_empty(void);
+bool cprof_symbols_add(struct cprof_symbols *symbols, const struct cprof_symbol_entry *entry);
+/* Adds with a name that is copied. */
+bool cprof_symbols_add_copy(struct cprof_symbols *symbols, struct cprof_symbol_entry *entry,
+			    const char *name, size_t length);
+/* `later_wins`: of two at one address the one added later is kept, whatever the ranks. */
+void cprof_symbols_finish(struct cprof_symbols *symbols, bool later_wins);
+
+/* debugfile.c: unpacks .gnu_debugdata into image->mini, if there is any. */
+void cprof_debug_unpack_mini(struct cprof_image *image);
+
 /* dwarf.c: the functions at an address by .debug_info, innermost first. */
 struct cprof_dwarf_function {
 	const char *name;         /* DW_AT_name, or NULL */
 	const char *linkage_name; /* DW_AT_linkage_name, or NULL */
-	const char *file;         /* of the address (innermost) or of the call */
+	const char *file;         /* of the address (innermost) or of the call, or NULL */
 	uint32_t line;
 	uint32_t start_line;
 	uint64_t start; /* entry address, 0 unknown */
