@@ -85,7 +85,8 @@ state_of() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -c1; }
 free_port() {
 	"$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
-pprof() { HOME=$work GOCACHE=$work/.go PPROF_TMPDIR=$work go tool pprof "$@" 2>pprof.err; }
+# What the file itself says: nothing is looked up in binaries here.
+pprof() { HOME=$work GOCACHE=$work/.go PPROF_TMPDIR=$work go tool pprof -symbolize=none "$@" 2>pprof.err; }
 json() { # FILE EXPRESSION: in Python, the document is `d`
 	"$python" -c 'import json, sys; d = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$@"
 }

@@ -168,7 +168,7 @@ start "$cprof" record -p "$target" -d 60 -o twice/x.pb.gz
 sleep 0.7
 kill -INT "$pid"
 sleep 0.01
-kill -INT "$pid"
+kill -INT "$pid" 2>/dev/null
 await "$pid"
 if [ "$status" = 0 ]; then
 	check "written before the second Ctrl-C" gzip -t twice/x.pb.gz

@@ -106,6 +106,9 @@ kill -TERM "$pid"
 await "$pid"
 check "SIGTERM writes" test "$status" = 0 -a -s usr1.002.pb.gz
 
+check "the service lives" kill -0 "$service"
+kill "$service"
+
 # Pure Python; the sum of samples is the CPU time used
 start_busy 100
 snake=$pid
@@ -150,5 +153,4 @@ if command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null; 
 else
 	skip "no redis"
 fi
-check "the service lives" kill -0 "$service"
 finish
