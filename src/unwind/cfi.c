@@ -38,6 +38,14 @@ static bool word(struct walk *walk, uint64_t address, uint64_t *value, enum cpro
 	return false;
 }
 
+/* Whether a register's place is below SP: then the epilogue has popped it already, its
+ * bytes were not captured, and the register itself holds the caller's value (GCC leaves such rules
+ * behind `leave`). */
+static bool popped(const struct walk *walk, uint64_t address)
+{
+	return address < walk->regs.value[CPROF_REG_SP];
+}
+
 /* The common shape: CFA from a register, everything saved at fixed places below it. */
 static enum cprof_step step_frame(struct walk *walk, const struct cprof_rule *rule)
 {
@@ -60,11 +68,11 @@ static enum cprof_step step_frame(struct walk *walk, const struct cprof_rule *ru
 	for (unsigned i = 0; i < CPROF_RULE_SAVED; i++) {
 		unsigned reg = cprof_rule_saved[i];
 		int saved = rule->saved[i];
+		uint64_t place = cfa + (uint64_t)(8 * (int64_t)saved);
 
-		if (saved == 0)
+		if (saved == 0 || (saved != CPROF_RULE_LOST && popped(walk, place)))
 			continue;
-		if (saved != CPROF_RULE_LOST &&
-		    word(walk, cfa + (uint64_t)(8 * (int64_t)saved), &regs->value[reg], &why))
+		if (saved != CPROF_RULE_LOST && word(walk, place, &regs->value[reg], &why))
 			keep |= 1u << reg;
 		else
 			keep &= ~(1u << reg);
@@ -86,6 +94,8 @@ static enum cprof_step full_register(struct walk *walk, const struct cprof_rule_
 	*has = true;
 	switch ((enum cprof_where)part->where) {
 	case CPROF_WHERE_AT_CFA:
+		if (reg < CPROF_REG_PC && popped(walk, cfa + (uint64_t)part->offset))
+			goto same;
 		return word(walk, cfa + (uint64_t)part->offset, value, &why) ? CPROF_STEP_OK : why;
 	case CPROF_WHERE_CFA:
 		*value = cfa + (uint64_t)part->offset;
@@ -103,6 +113,7 @@ static enum cprof_step full_register(struct walk *walk, const struct cprof_rule_
 			return CPROF_STEP_OK;
 		return word(walk, *value, value, &why) ? CPROF_STEP_OK : why;
 	case CPROF_WHERE_SAME:
+	same:
 		*has = known(&walk->regs, reg) && (arch->kept & (1u << reg));
 		*value = walk->regs.value[reg];
 		return CPROF_STEP_OK;

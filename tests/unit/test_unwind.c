@@ -149,6 +149,29 @@ static void test_lost_register(void **state)
 	expect(world, CPROF_END_NO_CFI, 2, TEXT + 0x10, TEXT + 0x200);
 }
 
+/* Behind `leave` the rule still points below SP, where nothing was captured: rbp is back already.
+ */
+static void test_popped_register(void **state)
+{
+	struct world *world = *state;
+	struct cprof_rule behind_leave = sp_rule(8);
+	struct cprof_rule by_bp = {.kind = CPROF_RULE_FRAME,
+				   .cfa_register = CPROF_REG_BP,
+				   .cfa_offset = 16,
+				   .ra = -1,
+				   .saved = {0, -2}};
+
+	behind_leave.saved[1] = -2;
+	rule(world, TEXT + 0x10, behind_leave);
+	rule(world, TEXT + 0x1ff, by_bp);
+	rule(world, TEXT + 0x2ff, end_rule);
+	world->regs.value[CPROF_REG_BP] = STACK + 64;
+	world->words[0] = TEXT + 0x200;
+	world->words[9] = TEXT + 0x300;
+	unwind_at(world, TEXT + 0x10, 64);
+	expect(world, CPROF_END_COMPLETE, 3, TEXT + 0x10, TEXT + 0x200, TEXT + 0x300);
+}
+
 /* GCC's realigned stack: CFA = *(rbp - 8) + 0. */
 static void test_deref(void **state)
 {
@@ -377,6 +400,7 @@ int main(void)
 		TEST(test_lookup_addresses),
 		TEST(test_saved_registers),
 		TEST(test_lost_register),
+		TEST(test_popped_register),
 		TEST(test_deref),
 		TEST(test_truncated),
 		TEST(test_frame_limit),
