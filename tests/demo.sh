@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # `make demo`: profiles a small sample service for four seconds.
 set -eu
+cd "$(dirname "$0")/.."
+O=${O#"$PWD"/}
 file=$O/demo.pb.gz
 "$O/workloads/service" 20 &
 service=$!
@@ -9,7 +11,7 @@ sleep 0.3
 echo "\$ cprof-attach record -p $service -d 4 -o $file"
 "$O/cprof-attach" record -p $service -d 4 -o "$file"
 echo
-echo "\$ cprof-attach report top -n 15 $file"
-"$O/cprof-attach" report top -n 15 "$file"
+echo "\$ cprof-attach report top -n 12 $file"
+"$O/cprof-attach" report top -n 12 "$file"
 echo
-echo "the profile: $file (try: go tool pprof -http : $file)"
+echo "The profile is $file; go tool pprof -http : $file shows it as a graph and a flame graph."
