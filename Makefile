@@ -93,7 +93,7 @@ check: all unit workloads $(TOOLS)
 	@O=$(abspath $(O)) tests/run.sh $(UNIT) $(sort $(wildcard tests/system/test_*.sh))
 
 bench: all workloads $(TOOLS)
-	@for bench in $(sort $(wildcard tests/bench/*.sh)); do \
+	@for bench in $(sort $(wildcard tests/bench/bench_*.py)); do \
 		O=$(abspath $(O)) "$$bench" || exit; \
 	done
 

@@ -260,7 +260,7 @@ static void on_sample(struct cprof_session *session, const struct cprof_perf_rec
 	if (!thread || !thread->wanted)
 		return;
 	if (!session->stats.attach_ns)
-		session->stats.attach_ns = cprof_now_ns() - session->config.started_ns;
+		session->stats.attach_ns = record->time - session->config.started_ns;
 	refresh_for(session, record);
 	unwind(session, &record->sample, &stack);
 	session->stats.samples++;

@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Figures of the CPU profile, beside perf where there is a peer: `make bench`.
+
+Every figure is printed with what it must reach. Peers are run alternately in the same run.
+"""
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+O = os.environ["O"]
+CPROF = f"{O}/cprof-attach"
+WORK = tempfile.mkdtemp(prefix="cprof-bench.")
+PORT = "17379"
+rows = []
+
+
+def show(name, figure, goal, good):
+    rows.append((name, figure, goal, good))
+    print(f"{'ok  ' if good else 'MISS'} {name:<58} {figure:<34} goal {goal}", flush=True)
+
+
+class Running:
+    """A program that is ended, by its pid, at the end of the block."""
+
+    def __init__(self, *command, settle=0.5):
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL)
+        time.sleep(settle)
+
+    def __enter__(self):
+        return str(self.process.pid)
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
+class Redis(Running):
+    """redis-server under redis-benchmark."""
+
+    def __init__(self):
+        super().__init__("redis-server", "--port", PORT, "--save", "", "--dir", WORK)
+        self.load = subprocess.Popen(
+            ["redis-benchmark", "-p", PORT, "-q", "-l", "-t", "set,get,lpush,lrange_100"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(1)
+
+    def __exit__(self, *_):
+        self.load.kill()
+        self.load.wait()
+        super().__exit__()
+
+
+def workload(name, *arguments):
+    return Running(f"{O}/workloads/{name}", *arguments)
+
+
+def record(pid, seconds, *options):
+    """Statistics of one run, with the file's size."""
+    out, stats = f"{WORK}/out.pb.gz", f"{WORK}/stats.json"
+    subprocess.run([CPROF, "record", "-q", "-p", pid, "-d", str(seconds), "-o", out,
+                    "--stats", stats, *options], check=True)
+    with open(stats, encoding="utf-8") as file:
+        result = json.load(file)
+    result["file"] = os.path.getsize(out)
+    return result
+
+
+def replay(pid, samples):
+    out = subprocess.run([f"{O}/tools/replay", pid, str(samples)], check=True,
+                         capture_output=True, text=True).stdout
+    return json.loads(out)
+
+
+def perf_script_ns(pid):
+    """What perf needs to unwind and name one sample offline, and its frames per sample."""
+    data = f"{WORK}/perf.data"
+    subprocess.run(["perf", "record", "-q", "-e", "cpu-clock", "-F", "999", "--call-graph",
+                    "dwarf,65528", "-p", pid, "-o", data, "--", "sleep", "3"],
+                   check=True, stderr=subprocess.DEVNULL)
+    before = time.monotonic()
+    text = subprocess.run(["perf", "script", "--no-inline", "-i", data], check=True,
+                          capture_output=True, text=True).stdout
+    took = time.monotonic() - before
+    samples = len(re.findall(r"cpu-clock", text))
+    frames = len(re.findall(r"^\s+[0-9a-f]+ ", text, re.M))
+    return 1e9 * took / max(samples, 1), frames / max(samples, 1)
+
+
+def bench_unwind():
+    with workload("deep", "35") as pid:
+        ours = [replay(pid, 1500) for _ in range(3)]
+        best = min(ours, key=lambda x: x["warm_sample_ns"])
+        show("unwind + name, warm, per frame",
+             f"{best['warm_frame_ns']:.0f} ns ({best['frames_per_sample']:.0f} frames)", "<= 80 ns",
+             best["warm_frame_ns"] <= 80)
+        if not shutil.which("perf"):
+            print("     perf is not installed: no comparison")
+            return
+        ratios = []
+        for _ in range(3):
+            peer, frames = perf_script_ns(pid)
+            mine = replay(pid, 1500)
+            ratios.append((peer / frames) / mine["warm_frame_ns"])
+        show("unwind + name: perf script --no-inline / ours, per frame",
+             f"{statistics.median(ratios):.0f} x", ">= 10 x", statistics.median(ratios) >= 10)
+
+
+def bench_complete():
+    python = f"{WORK}/spin.py"
+    with open(python, "w", encoding="utf-8") as file:
+        file.write("def f(n):\n    return n if n < 2 else f(n - 1) + f(n - 2)\n"
+                   "while True:\n    f(18); sorted(range(999), key=lambda x: -x)\n")
+    targets = (("redis-server under redis-benchmark", Redis()),
+               ("python3, pure Python", Running("/usr/bin/python3", python)),
+               ("C++ at recursion depth 200", workload("deep", "200")))
+    for name, target in targets:
+        with target as pid:
+            stats = record(pid, 5, "-F", "499")
+            share = 100 * stats["complete"] / max(stats["samples"], 1)
+            show(f"complete stacks: {name}", f"{share:.2f} % of {stats['samples']}", ">= 99.5 %",
+                 share >= 99.5)
+            judge = replay(pid, 1500)
+            equal = 100 * judge["equal"] / max(judge["frames"], 1)
+            show("  frames equal to libunwind's", f"{equal:.3f} % of {judge['frames']}",
+                 ">= 99.9 %", equal >= 99.9)
+
+
+def bench_attach():
+    with Redis() as pid:
+        times = [record(pid, 0.3)["attach_ns"] / 1e6 for _ in range(15)]
+    show("attach to first sample, redis-server, median of 15",
+         f"{statistics.median(times):.1f} ms (max {max(times):.1f})", "<= 50 ms",
+         statistics.median(times) <= 50)
+
+
+def bench_own_cost():
+    with workload("busy_threads", "2") as pid:
+        stats = record(pid, 20)
+    cost = 100 * stats["profiler_cpu_ns"] / stats["duration_ns"]
+    show("own CPU at 99 Hz, two busy threads, 20 s", f"{cost:.2f} % of a core", "<= 3 %", cost <= 3)
+    show("own peak RSS there", f"{stats['profiler_rss_bytes'] / 1e6:.1f} MB", "<= 64 MB",
+         stats["profiler_rss_bytes"] <= 64e6)
+    show("file there", f"{stats['file'] / 1e3:.1f} KB", "< 1 MB", stats["file"] < 1e6)
+    if shutil.which("perf"):
+        with workload("busy_threads", "2") as pid:
+            subprocess.run(["perf", "record", "-q", "-e", "cpu-clock", "-F", "99", "--call-graph",
+                            "dwarf,65528", "-p", pid, "-o", f"{WORK}/perf.data", "--", "sleep",
+                            "5"], check=True, stderr=subprocess.DEVNULL)
+        print(f"     perf's raw data for 5 s: {os.path.getsize(WORK + '/perf.data') / 1e6:.1f} MB")
+
+
+def bench_slowdown():
+    for rate, goal in ((99, 1.0), (999, 3.0)):
+        for stack in (4, 60):
+            out = subprocess.run([f"{O}/tools/toggle", str(rate), "20", str(stack), "cpu-wide"],
+                                 check=True, capture_output=True, text=True).stdout
+            figures = json.loads(out)
+            cost = figures["slowdown_median_percent"]
+            show(f"target slow-down at {rate} Hz, {stack} KB of stack, CPU-wide",
+                 f"{cost:.2f} % (+- {figures['error_percent']:.2f})", f"<= {goal:.0f} %",
+                 cost <= goal)
+
+
+def top(path, *options):
+    """cum of each name in percent of all."""
+    out = subprocess.run([CPROF, "report", "top", path, *options], check=True,
+                         capture_output=True, text=True).stdout
+    shares = {}
+    for line in out.splitlines():
+        fields = line.split(None, 5)
+        if len(fields) == 6 and fields[4].endswith("%") and fields[3][0].isdigit():
+            shares[fields[5].split(" (inline)")[0]] = float(fields[4][:-1])
+    return shares
+
+
+def bench_truth():
+    with workload("shares") as pid:
+        record(pid, 20, "--no-kernel")
+        shares = top(f"{WORK}/out.pb.gz", "-n", "-1")
+        for name, want in (("work_70", 70), ("work_20", 20), ("work_10", 10)):
+            got = shares.get(name, 0)
+            show(f"known share {want} %", f"{got:.2f} %", "+- 2 points", abs(got - want) <= 2)
+
+
+def bench_short_threads():
+    out, stats = f"{WORK}/out.pb.gz", f"{WORK}/stats.json"
+    process = subprocess.Popen([f"{O}/workloads/short_threads"], stdout=subprocess.PIPE, text=True)
+    time.sleep(0.3)
+    subprocess.run([CPROF, "record", "-q", "-p", str(process.pid), "-d", "20", "-F", "499", "-o",
+                    out, "--stats", stats], check=True)
+    process.terminate()
+    exact = json.loads(process.communicate()[0])
+    share = 100 * exact["short_ns"] / (exact["short_ns"] + exact["steady_ns"])
+    shares = top(out, "-n", "-1")
+    got = shares.get("short_work", 0)
+    show("threads of 2 ms: their share of samples / of CPU", f"{got:.2f} / {share:.2f} %",
+         "within 5 %", abs(got - share) <= 0.05 * share)
+
+
+def main():
+    wanted = sys.argv[1:]
+    benches = {name[6:]: function for name, function in globals().items()
+               if name.startswith("bench_") and callable(function)}
+    try:
+        for name, function in benches.items():
+            if not wanted or name in wanted:
+                function()
+    finally:
+        shutil.rmtree(WORK)
+    missed = [row for row in rows if not row[3]]
+    print(f"{len(rows)} figures, {len(missed)} missed")
+
+
+main()
