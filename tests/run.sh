@@ -15,7 +15,7 @@ count() { # NAME PATTERN: the number cmocka printed
 
 for test in "$@"; do
 	name=$(basename "$test" .sh)
-	log=$logs/$name.log
+	log=$logs/$(basename "$(dirname "$test")")-$name.log
 	begin=$SECONDS
 	timeout --kill-after=10 "$limit" "$test" >"$log" 2>&1 </dev/null
 	status=$?

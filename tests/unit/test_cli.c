@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The words of the command line, and the tables of options.
+ */
+#include "../../src/cli/private.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void test_times(void **state)
+{
+	static const struct {
+		const char *text;
+		uint64_t ns;
+	} good[] = {
+		{"0", 0},
+		{"0ms", 0},
+		{"0.0", 0},
+		{"10", 10000000000},
+		{"1.5", 1500000000},
+		{"1.5s", 1500000000},
+		{"500ms", 500000000},
+		{"2m", 120000000000},
+		{"0.5m", 30000000000},
+		{"1h", 3600000000000},
+		{"0.0000000001", 1},
+		{"00010", 10000000000},
+		{"0.12345678901234567890", 123456789},
+	};
+	static const char *const bad[] = {"",
+					  " 1",
+					  "1 ",
+					  "-1",
+					  "+1",
+					  "1.",
+					  "1.x",
+					  ".5",
+					  "1e3",
+					  "1x",
+					  "1mss",
+					  "0x10",
+					  "nan",
+					  "inf",
+					  "1,5",
+					  "1m1",
+					  "ms",
+					  "1us",
+					  "1.2.3",
+					  "2 m",
+					  "18446744073709551616",
+					  "9999999999999999999",
+					  "9223372037",
+					  "153722868m"};
+	uint64_t ns;
+
+	(void)state;
+	for (size_t i = 0; i < CPROF_COUNT(good); i++) {
+		if (!cprof_parse_time(good[i].text, &ns) || ns != good[i].ns)
+			fail_msg("%s: %llu", good[i].text, (unsigned long long)ns);
+	}
+	for (size_t i = 0; i < CPROF_COUNT(bad); i++)
+		if (cprof_parse_time(bad[i], &ns))
+			fail_msg("`%s` was taken", bad[i]);
+}
+
+static void test_pids(void **state)
+{
+	static const char *const bad[] = {
+		"",    "0",    "+1",   "-1",  " 1",         "1 ", "1,",  ",1",
+		"1,0", "1,,2", "1, 2", "0x1", "2147483648", "1a", "1\n", "99999999999999999999999"};
+	size_t count;
+	pid_t pid;
+
+	(void)state;
+	assert_true(cprof_parse_pids("1", &pid, &count));
+	assert_int_equal(pid, 1);
+	assert_int_equal(count, 1);
+	assert_true(cprof_parse_pids("2147483647", &pid, &count));
+	assert_int_equal(pid, 2147483647);
+	assert_true(cprof_parse_pids("12,7,9", &pid, &count));
+	assert_int_equal(pid, 12);
+	assert_int_equal(count, 3);
+	for (size_t i = 0; i < CPROF_COUNT(bad); i++)
+		if (cprof_parse_pids(bad[i], &pid, &count))
+			fail_msg("`%s` was taken", bad[i]);
+}
+
+static void test_numbers(void **state)
+{
+	uint64_t value;
+
+	(void)state;
+	assert_true(cprof_parse_number("18446744073709551615", 0, UINT64_MAX, &value));
+	assert_true(value == UINT64_MAX);
+	assert_false(cprof_parse_number("18446744073709551616", 0, UINT64_MAX, &value));
+	assert_true(cprof_parse_number("5", 5, 5, &value));
+	assert_false(cprof_parse_number("4", 5, 9, &value));
+	assert_false(cprof_parse_number("10", 5, 9, &value));
+	assert_false(cprof_parse_number("", 0, 9, &value));
+	assert_false(cprof_parse_number("-0", 0, 9, &value));
+}
+
+/* Parses the words; the status of the error, or 0. */
+static int parse(struct cprof_options *options, char **words)
+{
+	struct cprof_error *error;
+	int count = 0, status;
+
+	while (words[count])
+		count++;
+	error = cprof_options_init(count, words, options);
+	status = error ? (int)error->status : 0;
+	cprof_error_destroy(error);
+	return status;
+}
+
+#define WORDS(...) ((char *[]){"cprof-attach", __VA_ARGS__, NULL})
+
+static void test_record_options(void **state)
+{
+	struct cprof_options options;
+
+	(void)state;
+	assert_int_equal(parse(&options, WORDS("record", "-p", "42")), 0);
+	assert_int_equal(options.pid, 42);
+	assert_int_equal(options.rate, 99);
+	assert_true(options.duration_ns == CPROF_DURATION_DEFAULT);
+	assert_null(options.threads);
+	assert_int_equal(options.clock, CPROF_PERF_CPU_CLOCK);
+	cprof_options_deinit(&options);
+
+	assert_int_equal(parse(&options, WORDS("record", "-p42", "-d", "0", "-F", "999", "--thread",
+					       "a", "--thread=77", "--no-kernel", "-qv",
+					       "--sampling", "per-thread", "-e", "cycles",
+					       "--format=folded", "x", "-o", "--")),
+			 0);
+	assert_int_equal(options.duration_ns, 0);
+	assert_int_equal(options.rate, 999);
+	assert_int_equal(options.thread_count, 2);
+	assert_string_equal(options.threads[1], "77");
+	assert_null(options.threads[2]);
+	assert_true(options.no_kernel && options.quiet && options.verbose);
+	assert_false(options.no_lines || options.no_inlines);
+	assert_int_equal(options.way, CPROF_PERF_PER_THREAD);
+	assert_int_equal(options.clock, CPROF_PERF_CYCLES);
+	assert_int_equal(options.format, CPROF_FORMAT_FOLDED);
+	assert_string_equal(options.output, "--");
+	assert_int_equal(options.argument_count, 1);
+	assert_string_equal(options.arguments[0], "x");
+	cprof_options_deinit(&options);
+}
+
+static void test_run_stops_at_the_command(void **state)
+{
+	struct cprof_options options;
+
+	(void)state;
+	assert_int_equal(parse(&options, WORDS("run", "-d", "1", "ls", "-q", "--", "-x")), 0);
+	assert_false(options.quiet);
+	assert_int_equal(options.argument_count, 4);
+	assert_string_equal(options.arguments[0], "ls");
+	assert_string_equal(options.arguments[2], "--");
+	cprof_options_deinit(&options);
+	assert_int_equal(parse(&options, WORDS("run", "-q", "--", "-odd", "--help")), 0);
+	assert_true(options.quiet);
+	assert_false(options.help);
+	assert_int_equal(options.argument_count, 2);
+	assert_string_equal(options.arguments[0], "-odd");
+	assert_null(options.arguments[2]);
+	cprof_options_deinit(&options);
+}
+
+static void test_usage_errors(void **state)
+{
+	static char *const bad[][4] = {
+		{"nonsense"},
+		{"--frob"},
+		{"-x"},
+		{"record", "-p"},
+		{"record", "--pid"},
+		{"record", "--pid="},
+		{"record", "--quiet=1"},
+		{"record", "-p1,2"},
+		{"record", "-p1", "-p2"},
+		{"record", "-d", ""},
+		{"record", "-F", "0"},
+		{"record", "-F", "4294967297"},
+		{"record", "-e", "heap"},
+		{"record", "-e", "cpu,cycles"},
+		{"record", "-e", "cpu,"},
+		{"record", "-e", ""},
+		{"record", "-f", "html"},
+		{"record", "-o", ""},
+		{"record", "--snapshot-every", "0"},
+		{"record", "--unwinder", "magic"},
+		{"record", "--children"},
+		{"record", "--cum"},
+		{"run", "-p1"},
+		{"report", "-d", "1"},
+		{"report", "-n", "-1"},
+		{"report", "--by", "name"},
+		{"help", "-q"},
+	};
+	struct cprof_options options;
+
+	(void)state;
+	for (size_t i = 0; i < CPROF_COUNT(bad); i++) {
+		char *words[] = {"cprof-attach", bad[i][0], bad[i][1], bad[i][2], NULL};
+		int status = parse(&options, words);
+
+		if (status != CPROF_USAGE)
+			fail_msg("%s %s %s: %d", words[1], words[2] ? words[2] : "",
+				 words[3] ? words[3] : "", status);
+		cprof_options_deinit(&options);
+	}
+}
+
+/* No option is lost in its own verb by a row of the same name or letter. */
+static void test_table_is_unambiguous(void **state)
+{
+	(void)state;
+	for (const struct cprof_option *a = cprof_option_table; a->name; a++) {
+		assert_non_null(a->set);
+		for (const struct cprof_option *b = a + 1; b->name; b++) {
+			if (!(a->verbs & b->verbs))
+				continue;
+			assert_string_not_equal(a->name, b->name);
+			assert_true(!a->letter || a->letter != b->letter);
+		}
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_times),
+		cmocka_unit_test(test_pids),
+		cmocka_unit_test(test_numbers),
+		cmocka_unit_test(test_record_options),
+		cmocka_unit_test(test_run_stops_at_the_command),
+		cmocka_unit_test(test_usage_errors),
+		cmocka_unit_test(test_table_is_unambiguous),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
