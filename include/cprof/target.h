@@ -21,6 +21,7 @@ struct cprof_target_info {
 	uint64_t pid_ns_dev; /* device and inode of that namespace */
 	uint64_t pid_ns_ino;
 	uint64_t start_ticks; /* since boot, in clock ticks: pid and this are an identity */
+	uint64_t start_stack; /* where the main thread's stack began: argc lies there; 0 unknown */
 	uid_t uid;            /* effective */
 	char comm[16 * 4];    /* name of the main thread, safe to show */
 	char *cmdline;        /* arguments joined by spaces, safe to show; comm if there are none */

@@ -32,6 +32,7 @@ struct stat_line { /* of /proc/PID/stat, see proc(5) */
 	unsigned long long utime;
 	unsigned long long stime;
 	unsigned long long start_ticks;
+	unsigned long long start_stack;
 };
 
 static bool read_stat(int dirfd, const char *path, struct stat_line *stat)
@@ -44,9 +45,9 @@ static bool read_stat(int dirfd, const char *path, struct stat_line *stat)
 		return false;
 	return sscanf(rest + 1,
 		      " %c %*d %*d %*d %*d %*d %lu %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %*d "
-		      "%*d %llu",
-		      &stat->state, &stat->flags, &stat->utime, &stat->stime,
-		      &stat->start_ticks) == 5;
+		      "%*d %llu %*u %*d %*u %*u %*u %llu",
+		      &stat->state, &stat->flags, &stat->utime, &stat->stime, &stat->start_ticks,
+		      &stat->start_stack) == 6;
 }
 
 /* The value of a "Key:\t…" line of /proc/PID/status. */
@@ -221,6 +222,7 @@ static struct cprof_error *check_class(const struct cprof_target *target)
 
 struct cprof_error *cprof_target_reload(struct cprof_target *target)
 {
+	struct stat_line line;
 	struct stat stat;
 	char link[4096];
 	ssize_t length;
@@ -231,6 +233,7 @@ struct cprof_error *cprof_target_reload(struct cprof_target *target)
 				      sizeof(target->info.comm)))
 		target->info.comm[0] = '\0';
 	read_status(target);
+	target->info.start_stack = read_stat(target->procfd, "stat", &line) ? line.start_stack : 0;
 	length = readlinkat(target->procfd, "exe", link, sizeof(link) - 1);
 	link[CPROF_MAX(length, 0)] = '\0';
 	exe = cprof_text_clean_dup(link);

@@ -9,6 +9,8 @@
 #include <cprof/util.h>
 #include <stdlib.h>
 
+#define STARTUP_BYTES 512 /* of stack that `_start` and its callees use before `main` */
+
 struct cfi_unwinder {
 	struct cprof_unwinder base;
 	struct cprof_space *space;
@@ -191,12 +193,24 @@ static enum cprof_step step_signal(struct walk *walk)
 	return CPROF_STEP_OK;
 }
 
+/* Code without CFI just below where the kernel put argc is the C library's start-up (musl has no
+ * CFI): nothing but `_start` called it. */
+static bool in_startup(const struct walk *walk)
+{
+	const struct cprof_target *target = cprof_space_target(walk->space);
+	uint64_t start = target ? cprof_target_info(target)->start_stack : 0;
+
+	return start > walk->regs.value[CPROF_REG_SP] &&
+	       start - walk->regs.value[CPROF_REG_SP] <= STARTUP_BYTES;
+}
+
 /* No CFI: a leaf that has touched nothing has its return address on top of the stack. */
 static enum cprof_step step_guess(struct walk *walk, bool innermost)
 {
 	struct cprof_regs *regs = &walk->regs;
 	uint64_t sp = regs->value[CPROF_REG_SP];
 	enum cprof_step why;
+	enum cprof_step step;
 	uint64_t pc;
 
 	if (innermost && word(walk, sp, &pc, &why) && cprof_plausible_return(walk->space, pc)) {
@@ -205,7 +219,8 @@ static enum cprof_step step_guess(struct walk *walk, bool innermost)
 		regs->known &= arch->kept | 1u << CPROF_REG_SP | 1u << CPROF_REG_PC;
 		return CPROF_STEP_OK;
 	}
-	return cprof_step_fp(walk->space, walk->memory, regs);
+	step = cprof_step_fp(walk->space, walk->memory, regs);
+	return step == CPROF_STEP_NO_CFI && !innermost && in_startup(walk) ? CPROF_STEP_END : step;
 }
 
 static enum cprof_step step(struct walk *walk, const struct cprof_frame *frame, bool innermost)
