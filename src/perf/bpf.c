@@ -63,12 +63,12 @@ static int program_load_in_namespace(int map, uint64_t dev, uint64_t ino)
 		ADD_IMM(BPF_REG_3, -8),
 		MOVE_IMM(BPF_REG_4, sizeof(struct bpf_pidns_info)),
 		CALL(BPF_FUNC_get_ns_current_pid_tgid),
-		JUMP_IF_SET(BPF_REG_0, 7),
+		JUMP_IF_SET(BPF_REG_0, 8),
 		LOAD64(BPF_REG_1, BPF_PSEUDO_MAP_FD, map),
 		MOVE(BPF_REG_2, BPF_REG_10),
 		ADD_IMM(BPF_REG_2, -8 + (int)offsetof(struct bpf_pidns_info, tgid)),
 		CALL(BPF_FUNC_map_lookup_elem),
-		JUMP_IF_ZERO(BPF_REG_0, 1),
+		JUMP_IF_ZERO(BPF_REG_0, 2),
 		MOVE_IMM(BPF_REG_0, 1),
 		EXIT,
 		MOVE_IMM(BPF_REG_0, 0),
@@ -116,6 +116,17 @@ static bool in_initial_namespace(void)
 	return stat("/proc/self/ns/pid", &self) == 0 && self.st_ino == INITIAL_PID_NS;
 }
 
+static struct cprof_error *error_denied(int errnum)
+{
+	long disabled = cprof_perf_setting("/proc/sys/kernel/unprivileged_bpf_disabled", 0);
+
+	return cprof_error_errno(CPROF_DENIED, errnum,
+				 "run as root, or with CAP_PERFMON and CAP_BPF",
+				 "CPU-wide sampling: the BPF filter cannot be loaded "
+				 "(kernel.unprivileged_bpf_disabled is %ld)",
+				 disabled);
+}
+
 struct cprof_error *cprof_bpf_open(struct cprof_perf *perf)
 {
 	const struct cprof_target_info *info = cprof_target_info(perf->target);
@@ -129,8 +140,7 @@ struct cprof_error *cprof_bpf_open(struct cprof_perf *perf)
 
 	perf->bpf_map = bpf(BPF_MAP_CREATE, &attr);
 	if (perf->bpf_map < 0)
-		return cprof_error_errno(CPROF_DENIED, errno, "run as root, or with CAP_BPF",
-					 "BPF maps cannot be made");
+		return error_denied(errno);
 	perf->bpf_program =
 		program_load_in_namespace(perf->bpf_map, info->pid_ns_dev, info->pid_ns_ino);
 	if (perf->bpf_program < 0 && in_initial_namespace()) {
@@ -138,8 +148,7 @@ struct cprof_error *cprof_bpf_open(struct cprof_perf *perf)
 		perf->bpf_program = program_load_initial(perf->bpf_map);
 	}
 	if (perf->bpf_program < 0)
-		return cprof_error_errno(CPROF_DENIED, errno, "run as root, or with CAP_BPF",
-					 "BPF programs cannot be loaded");
+		return error_denied(errno);
 	if (map_add(perf->bpf_map, (uint32_t)pid) < 0)
 		return cprof_error_errno(CPROF_FAILED, errno, NULL, "the BPF map cannot be filled");
 	return NULL;

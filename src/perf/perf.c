@@ -63,9 +63,9 @@ static struct cprof_error *way_open(struct cprof_perf *perf, enum cprof_perf_way
 	perf->kernel = perf->config.kernel;
 	perf->has_format_lost = perf->has_inherit_thread = true;
 	format_init(perf);
+	CPROF_TRY(cprof_rings_open(perf));
 	if (way == CPROF_PERF_CPU_WIDE)
 		CPROF_TRY(cprof_bpf_open(perf));
-	CPROF_TRY(cprof_rings_open(perf));
 	cprof_stack_init(perf);
 	return way == CPROF_PERF_CPU_WIDE ? cprof_cpuwide_open(perf) : cprof_perthread_open(perf);
 }
