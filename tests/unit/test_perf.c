@@ -304,8 +304,8 @@ static void short_threads_are_seen_cpu_wide(void **state)
 	(void)state;
 	run_on(child_short, CPROF_PERF_CPU_WIDE);
 	assert_true(honest());
-	assert_true(tally.thread_count > 100);
-	assert_true(tally.forks > 100);
+	assert_true(tally.thread_count > tally.samples / 2);
+	assert_true(tally.forks >= tally.thread_count / 2);
 }
 
 static void births_are_counted_once(void **state)
@@ -321,7 +321,7 @@ static void births_are_counted_once(void **state)
 	assert_true((double)tally.samples > (double)run.cpu / (double)run.stats.period * 0.85);
 	assert_true((double)run.stats.counted > (double)run.cpu * 0.95);
 	assert_true((double)run.stats.counted < (double)run.cpu * 1.05);
-	assert_true(tally.thread_count > 10);
+	assert_true(tally.thread_count > 4);
 	assert_int_equal(tally.out_of_order, 0);
 }
 
@@ -583,7 +583,7 @@ static void a_child_namespace_is_matched(void **state)
 	end(inner);
 	end(outer);
 	assert_true(honest());
-	assert_true(tally.thread_count > 5);
+	assert_true(tally.thread_count > 3);
 }
 
 /* Profiler and target in the same child namespace. */
