@@ -86,7 +86,10 @@ $(O)/workloads/%: tests/workloads/%.c $(O)/flags
 $(O)/workloads/%: tests/workloads/%.cc $(O)/flags
 	$(Q)mkdir -p $(@D) && $(CXX) $(WORKFLAGS) -o $@ $<
 
-workloads: $(WORKLOADS)
+$(O)/workloads/lib/%.so: tests/workloads/lib/%.c $(O)/flags
+	$(Q)mkdir -p $(@D) && $(CC) -std=gnu11 -D_GNU_SOURCE $(WORKFLAGS) -fPIC -shared -o $@ $<
+
+workloads: $(WORKLOADS) $(O)/workloads/lib/burn.so
 
 # Ends on the line "N passed, N failed".
 check: all unit workloads $(TOOLS)

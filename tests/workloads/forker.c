@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Forks children, starts threads, and every second executes itself anew with threads running.
+ * usage: forker [SECONDS [PERIOD_MS]]
+ */
+#include "workload.h"
+#include <pthread.h>
+#include <sys/wait.h>
+
+__attribute__((noinline)) static void thread_work(void)
+{
+	work(100000);
+}
+
+__attribute__((noinline)) static void child_work(void)
+{
+	work(1000000);
+}
+
+static void *busy_thread(void *unused)
+{
+	while (!stopping)
+		thread_work();
+	return unused;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	uint64_t period = (argc > 2 ? strtoull(argv[2], NULL, 10) : 1000) * 1000000;
+	/* The alarm stays set over the exec. */
+	char *const again[] = {argv[0], (char[]){"0"}, argc > 2 ? argv[2] : NULL, NULL};
+	pthread_t thread;
+
+	workload_start(argc, argv);
+	if (pthread_create(&thread, NULL, busy_thread, NULL))
+		return 1;
+	while (!stopping && clock_ns(CLOCK_MONOTONIC) < now + period) {
+		pid_t child = fork();
+
+		if (child == 0) {
+			child_work();
+			_exit(0);
+		}
+		if (child > 0)
+			waitpid(child, NULL, 0);
+	}
+	if (!stopping)
+		execv("/proc/self/exe", again);
+	return !stopping;
+}
