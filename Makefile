@@ -118,12 +118,13 @@ $(O)/fuzz/%: tests/fuzz/%.c fuzz-library
 		$$(cat $(O)/fuzz/lib/libs) $(OWNLIBS)
 
 fuzz: $(FUZZERS)
-	@for fuzzer in $(FUZZERS); do name=$${fuzzer##*/fuzz_}; \
-		mkdir -p $(O)/fuzz/corpus/$$name; seeds=tests/fuzz/seeds/$$name; \
-		echo "fuzz $$name: $(FUZZ_SECONDS) s"; \
+	@for fuzzer in $(FUZZERS); do name=$${fuzzer##*/fuzz_}; log=$(O)/fuzz/$$name.log; \
+		seeds=tests/fuzz/seeds/$$name; mkdir -p $(O)/fuzz/corpus/$$name; \
 		$$fuzzer -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=20 \
-			-artifact_prefix=$(O)/fuzz/$$name- -verbosity=0 -print_final_stats=1 \
-			$(O)/fuzz/corpus/$$name $$([ -d $$seeds ] && echo $$seeds) || exit; \
+			-artifact_prefix=$(O)/fuzz/$$name- -print_final_stats=1 \
+			$(O)/fuzz/corpus/$$name $$([ -d $$seeds ] && echo $$seeds) >$$log 2>&1 || \
+			{ echo "fuzz $$name FAILED"; grep -v '^#' $$log | tail -n 40; exit 1; }; \
+		echo "ok fuzz $$name: $$(sed -n 's/^stat::number_of_executed_units: *//p' $$log) runs"; \
 	done
 
 # --- lint --------------------------------------------------------------------------------------
@@ -132,11 +133,11 @@ SCRIPTS := .ci/run $(wildcard tests/*.sh tests/*/*.sh)
 
 lint: SHELL := /bin/bash
 lint: all
-	clang-format --dry-run -Werror $(CODE)
-	tests/lint/includes.sh
-	tests/lint/sizes.sh
-	shellcheck -x $(SCRIPTS)
-	@echo clang-tidy; set -o pipefail; clang-tidy --quiet --warnings-as-errors='*' $(filter-out %.h,$(wildcard src/*/*.c)) -- \
+	$(Q)clang-format --dry-run -Werror $(CODE)
+	$(Q)tests/lint/includes.sh
+	$(Q)tests/lint/sizes.sh
+	$(Q)shellcheck -x -P SCRIPTDIR $(SCRIPTS)
+	$(Q)set -o pipefail; clang-tidy --quiet --warnings-as-errors='*' $(filter-out %.h,$(wildcard src/*/*.c)) -- \
 		$(filter-out -W%,$(OWNFLAGS)) $$(cat $(O)/cflags) 2>&1 | sed '/warnings* generated/d'
 
 # --- installing --------------------------------------------------------------------------------

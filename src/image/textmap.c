@@ -8,9 +8,9 @@
 #include <errno.h>
 #include <string.h>
 
-#define NAME_MAX_BYTES 4096         /* longer names are cut */
+#define NAME_MAX_BYTES 4096        /* longer names are cut */
 #define FILE_MAX       (1ll << 30) /* bytes of a text file that are read */
-#define KERNEL_GAP     (1u << 20)   /* a kernel symbol is not longer */
+#define KERNEL_GAP     (1u << 20)  /* a kernel symbol is not longer */
 #define BUFFER         65536
 
 /* One line, not terminated. False without memory. */

@@ -12,9 +12,9 @@
 
 /* What a path of -o stands for. */
 struct outfile {
-	int direct_fd;	  /* an open descriptor of ours to write to, else -1 */
+	int direct_fd;    /* an open descriptor of ours to write to, else -1 */
 	bool direct_path; /* a device or FIFO: opened and written in place */
-	int dirfd;	  /* otherwise: the directory of the file */
+	int dirfd;        /* otherwise: the directory of the file */
 	const char *name; /* and its name there */
 };
 
