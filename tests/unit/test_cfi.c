@@ -86,11 +86,11 @@ static int close_self(void **state)
 
 static struct cprof_rule rule_at(const char *place, int offset)
 {
-	uint64_t address = (uint64_t)(place + offset - __executable_start);
+	uint64_t address = (uintptr_t)place + (uint64_t)offset - (uintptr_t)__executable_start;
 	struct cprof_rule rule;
 
 	if (cprof_image_info(image)->entry >= 0x400000) /* not a PIE */
-		address = (uint64_t)(uintptr_t)(place + offset);
+		address = (uintptr_t)place + (uint64_t)offset;
 	cprof_image_rules(image, &address, 1, &rule);
 	return rule;
 }
