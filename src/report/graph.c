@@ -130,6 +130,9 @@ struct cprof_error *cprof_graph_init(struct cprof_graph *graph, const struct cpr
 		return cprof_error_nomem();
 	for (size_t i = 1; i < graph->view->location_count; i++)
 		graph->nodes[i].kept = true;
+	for (size_t i = 0; i < profile->location_count; i++)
+		for (uint32_t j = graph->first[i]; j + 1 < graph->first[i + 1]; j++)
+			graph->nodes[graph->node_ids[j]].inlinable = true;
 	return NULL;
 }
 
@@ -197,7 +200,7 @@ static bool weigh_sample(struct cprof_graph *graph, uint32_t index, int64_t valu
 				node->seen = index + 1;
 				node->cum = cprof_add_saturating(node->cum, value);
 			}
-			if (parent && parent != id &&
+			if (parent && parent != id && node->inlinable &&
 			    !weigh_edge(graph, parent, id, index + 1, value, j != outermost))
 				return false;
 			parent = id;
@@ -213,7 +216,10 @@ struct cprof_error *cprof_graph_weigh(struct cprof_graph *graph, const bool *sel
 	const struct cprof_profile *profile = graph->profile;
 
 	for (size_t i = 0; i < graph->view->location_count; i++)
-		graph->nodes[i] = (struct cprof_graph_node){.kept = graph->nodes[i].kept};
+		graph->nodes[i] = (struct cprof_graph_node){
+			.kept = graph->nodes[i].kept,
+			.inlinable = graph->nodes[i].inlinable,
+		};
 	if (graph->edges)
 		memset(graph->edges, 0, graph->view->stack_count * sizeof(*graph->edges));
 	for (uint32_t i = 0; i < profile->sample_count; i++) {

@@ -38,7 +38,8 @@ struct cprof_graph_node {
 	int64_t cum;
 	uint32_t seen; /* the last sample it was met in, plus one */
 	bool kept;
-	bool inlined; /* some caller has it inlined; some has not */
+	bool inlinable; /* is an inlined function somewhere: only these need their edges */
+	bool inlined;   /* some caller has it inlined; some has not */
 	bool called;
 };
 

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# `report top` against `go tool pprof -top`, to the letter: on the files given, else on profiles
+# that a Go program and we have taken.
+files=()
+for file in "$@"; do files+=("$(realpath "$file")"); done
+. "$(dirname "$0")/lib.sh"
+go tool pprof -help >/dev/null 2>&1 || { skip "no go tool pprof"; finish; }
+
+make_foreign() {
+	cat >main.go <<'GO'
+package main
+
+import (
+	"os"
+	"runtime/pprof"
+	"sort"
+	"strings"
+	"time"
+)
+
+var keep []string
+
+func words(n int) {
+	all := strings.Fields(strings.Repeat("b a d c ", n))
+	sort.Strings(all)
+	keep = append(keep, strings.Join(all, " "))
+}
+
+func main() {
+	file, _ := os.Create("cpu.pb.gz")
+	pprof.StartCPUProfile(file)
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		words(5000)
+	}
+	pprof.StopCPUProfile()
+	file.Close()
+	for _, kind := range []string{"heap", "goroutine"} {
+		file, _ := os.Create(kind + ".pb.gz")
+		pprof.Lookup(kind).WriteTo(file, 0)
+		file.Close()
+	}
+}
+GO
+	GOCACHE=$work/cache GOFLAGS=-mod=mod GOPROXY=off GO111MODULE=off go build -o foreign main.go && ./foreign
+}
+
+same_top() { # FILE CPROF-OPTIONS -- PPROF-OPTIONS
+	local file=$1 ours=()
+	shift
+	while [ "$1" != -- ]; do
+		ours+=("$1")
+		shift
+	done
+	shift
+	"$cprof" report top "$file" ${ours[@]+"${ours[@]}"} >ours.txt 2>err &&
+		go tool pprof -symbolize=none -top "$@" "$file" >theirs.txt 2>/dev/null &&
+		diff ours.txt theirs.txt
+}
+
+if [ ${#files[@]} = 0 ]; then
+	if command -v go >/dev/null && make_foreign >build.log 2>&1; then
+		files=("$work"/{cpu,heap,goroutine}.pb.gz)
+	else
+		skip "no Go program could be built"
+	fi
+	start "$python" -c 'while True: sorted(range(1000), key=str)'
+	cprof record -p "$pid" -d 1 -o own.pb.gz
+	[ "$status" != 0 ] || files+=("$work/own.pb.gz")
+fi
+for file in ${files[@]+"${files[@]}"}; do
+	name=$(basename "$file")
+	check "$name" same_top "$file" --
+	check "$name by cum" same_top "$file" --cum -- -cum
+	check "$name, 5 rows" same_top "$file" -n 5 -- -nodecount=5
+	check "$name by line" same_top "$file" --by line -- -lines
+	check "$name by address" same_top "$file" --by address -- -addresses
+	check "$name, first type" same_top "$file" --sample-index 0 -- -sample_index=0
+	check "$name, focus" same_top "$file" --focus 'sort|Sort' -- -focus='sort|Sort'
+done
+finish
