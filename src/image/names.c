@@ -133,23 +133,30 @@ static struct cprof_name *add_name(struct builder *builder)
 	return &names->names[names->count++];
 }
 
+static size_t underscores(const char *name)
+{
+	return strspn(name, "_");
+}
+
 /* Fills in the names of a DWARF function; `symbol` is the outermost one's, else NULL. */
 static void fill_names(struct builder *builder, const struct cprof_dwarf_function *function,
 		       const struct cprof_symbol *symbol, struct cprof_name *name)
 {
 	uint32_t own = add_string(builder, function->name);
+	uint32_t other = symbol ? add_text(builder, symbol->name, symbol->length) : own;
 
-	if (function->linkage_name)
-		name->system_name = add_string(builder, function->linkage_name);
-	else if (symbol)
-		name->system_name = add_text(builder, symbol->name, symbol->length);
-	else
-		name->system_name = own;
+	name->system_name =
+		function->linkage_name ? add_string(builder, function->linkage_name) : other;
 	name->name = add_demangled(builder, name->system_name);
-	/* DWARF's plain name says no scope, so a mangled symbol tells more; a plain symbol may be
-	 * an alias or a clone (foo.cold) and tells less. */
-	if (!function->linkage_name && own && name->name == name->system_name)
-		name->name = own;
+	/* DWARF's plain name says no scope, so a mangled name tells more. Other linkage names are
+	 * aliases (__GI_setegid) or clones (foo.cold) and tell less; but an alias without
+	 * underscores is what callers write: malloc, not __libc_malloc. */
+	if (!own || name->name != name->system_name)
+		return;
+	name->name = own;
+	if (symbol && symbol->start == function->start &&
+	    underscores(builder->names.strings + other) < underscores(function->name))
+		name->name = other;
 }
 
 static void name_address(struct builder *builder, struct cprof_image *image, uint64_t address,
