@@ -91,15 +91,16 @@ static uint32_t number_of(Dwarf_Attribute *attribute)
 /* Whether libdw may be asked for the unit's lines: it reads them all, whatever they claim. */
 static bool lines_usable(const struct cprof_dwarf *dwarf, Dwarf_Die *unit)
 {
-	struct cprof_reader reader =
-		cprof_reader_of(dwarf->line.start, (size_t)(dwarf->line.end - dwarf->line.start));
+	size_t size = (size_t)(dwarf->line.end - dwarf->line.start);
+	struct cprof_reader reader;
 	Dwarf_Attribute attribute;
 	Dwarf_Word offset;
 	uint64_t length;
 
-	if (!dwarf_attr(unit, DW_AT_stmt_list, &attribute) ||
+	if (!size || !dwarf_attr(unit, DW_AT_stmt_list, &attribute) ||
 	    dwarf_formudata(&attribute, &offset) != 0)
 		return false;
+	reader = cprof_reader_of(dwarf->line.start, size);
 	cprof_reader_bytes(&reader, offset);
 	length = cprof_reader_u32(&reader);
 	if (length == UINT32_MAX) /* 64-bit DWARF */

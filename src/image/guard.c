@@ -22,7 +22,7 @@
 static _Atomic uint64_t slots[SLOTS];
 static _Atomic size_t slots_used; /* no slot at or above this index was ever taken */
 static struct sigaction previous;
-static pthread_once_t installed = PTHREAD_ONCE_INIT;
+static pthread_mutex_t install_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static bool is_guarded(uint64_t page)
 {
@@ -57,15 +57,22 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 		signal(number, SIG_DFL); /* the instruction runs again and ends us */
 }
 
+/* Installs the handler unless it is there: someone else may have replaced it since. */
 static void install(void)
 {
 	struct sigaction action = {
 		.sa_sigaction = on_sigbus,
 		.sa_flags = SA_SIGINFO | SA_ONSTACK,
 	};
+	struct sigaction current;
 
 	sigemptyset(&action.sa_mask);
-	sigaction(SIGBUS, &action, &previous);
+	pthread_mutex_lock(&install_lock);
+	if (sigaction(SIGBUS, NULL, &current) == 0 && current.sa_sigaction != on_sigbus) {
+		previous = current;
+		sigaction(SIGBUS, &action, NULL);
+	}
+	pthread_mutex_unlock(&install_lock);
 }
 
 bool cprof_guard_add(const void *start, size_t length)
@@ -75,7 +82,7 @@ bool cprof_guard_add(const void *start, size_t length)
 
 	if (!pages || pages > LENGTH_PAGES || (uint64_t)start >> 47)
 		return false;
-	pthread_once(&installed, install);
+	install();
 	for (size_t i = 0; i < SLOTS; i++) {
 		uint64_t empty = 0;
 		size_t used = atomic_load(&slots_used);
