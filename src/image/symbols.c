@@ -199,8 +199,10 @@ static bool describe(struct cprof_symbol_entry *entry, const char *name, size_t 
 		return false;
 	version = memchr(name + 1, '@', length - 1);
 	if (version) {
+		/* name@OLD is kept for old programs; name@@DEFAULT is what everyone calls. */
+		if (version[1] != '@')
+			entry->rank |= CPROF_RANK_VERSIONED;
 		length = (size_t)(version - name);
-		entry->rank |= CPROF_RANK_VERSIONED;
 	}
 	while (underscores < CPROF_MIN(length, CPROF_RANK_UNDERSCORES) && name[underscores] == '_')
 		underscores++;
