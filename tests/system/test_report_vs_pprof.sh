@@ -44,6 +44,7 @@ GO
 	GOCACHE=$work/cache GOFLAGS=-mod=mod GOPROXY=off GO111MODULE=off go build -o foreign main.go && ./foreign
 }
 
+# shellcheck disable=SC2317 # called by check
 same_top() { # FILE CPROF-OPTIONS -- PPROF-OPTIONS
 	local file=$1 ours=()
 	shift
