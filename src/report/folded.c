@@ -21,7 +21,8 @@ static struct cprof_error *sum_up(struct cprof_graph *graph, const bool *selecte
 
 		if (!selected[i] || !*value)
 			continue;
-		for (uint32_t j = 0; j < stack->count; j++) {
+		for (uint32_t j = cprof_prune_first(profile, graph->cut, stack); j < stack->count;
+		     j++) {
 			uint32_t location = profile->stack_items[stack->first + j];
 			uint32_t first = graph->first[location];
 			uint32_t more = graph->first[location + 1] - first;

@@ -108,6 +108,10 @@ static struct cprof_error *make_nodes(struct cprof_graph *graph, enum cprof_repo
 			lines = profile->lines + location->first_line;
 			line_count = location->line_count;
 		}
+		if (graph->cut && graph->cut[i] < location->line_count) {
+			lines += graph->cut[i];
+			line_count -= graph->cut[i];
+		}
 		if (!cprof_grow(&graph->node_ids, &capacity, count + line_count,
 				sizeof(*graph->node_ids)))
 			return cprof_error_nomem();
@@ -124,6 +128,7 @@ struct cprof_error *cprof_graph_init(struct cprof_graph *graph, const struct cpr
 {
 	*graph = (struct cprof_graph){.profile = profile};
 	CPROF_TRY(cprof_profile_create(&graph->view));
+	CPROF_TRY(cprof_prune_create(profile, &graph->cut));
 	CPROF_TRY(make_nodes(graph, by));
 	graph->nodes = calloc(graph->view->location_count, sizeof(*graph->nodes));
 	if (!graph->nodes)
@@ -139,6 +144,7 @@ struct cprof_error *cprof_graph_init(struct cprof_graph *graph, const struct cpr
 void cprof_graph_deinit(struct cprof_graph *graph)
 {
 	cprof_profile_destroy(graph->view);
+	free(graph->cut);
 	free(graph->first);
 	free(graph->node_ids);
 	free(graph->nodes);
@@ -181,10 +187,11 @@ static bool weigh_sample(struct cprof_graph *graph, uint32_t index, int64_t valu
 {
 	const struct cprof_profile *profile = graph->profile;
 	const struct cprof_profile_span *stack = &profile->stacks[profile->samples[index].stack];
+	uint32_t end = cprof_prune_first(profile, graph->cut, stack);
 	bool leaf_kept = false;
 	uint32_t parent = 0;
 
-	for (uint32_t i = stack->count; i-- > 0;) {
+	for (uint32_t i = stack->count; i-- > end;) {
 		uint32_t location = profile->stack_items[stack->first + i];
 		uint32_t outermost = graph->first[location + 1] - 1;
 

@@ -31,6 +31,16 @@ struct cprof_error *cprof_select_samples(const struct cprof_profile *profile,
 					 const struct cprof_report_options *options,
 					 bool **selected);
 
+/* --- prune.c: what a file's drop_frames leaves out ------------------------------------------ */
+
+/* For each location how many of its lines match, with those inlined into them: all of them if the
+ * whole location does. NULL if nothing is to be dropped. The caller frees. */
+struct cprof_error *cprof_prune_create(const struct cprof_profile *profile, uint32_t **cut);
+/* The first item of a stack that stays; `cut` may be NULL. A stack is never emptied: what matches
+ * outside of all other frames is left. */
+uint32_t cprof_prune_first(const struct cprof_profile *profile, const uint32_t *cut,
+			   const struct cprof_profile_span *stack);
+
 /* --- graph.c: nodes (functions, lines or addresses) with their weights, and edges ------------ */
 
 struct cprof_graph_node {
@@ -55,6 +65,7 @@ struct cprof_graph_edge {
 struct cprof_graph {
 	const struct cprof_profile *profile;
 	struct cprof_profile *view;
+	uint32_t *cut;   /* see cprof_prune_create() */
 	uint32_t *first; /* location i has nodes node_ids[first[i] .. first[i + 1]) */
 	uint32_t *node_ids;
 	struct cprof_graph_node *nodes; /* view->location_count of them */

@@ -108,11 +108,13 @@ static struct cprof_error *match_strings(const struct cprof_profile *profile, co
 }
 
 /* By name or source file of a function in it, or by its module, as pprof does. */
-static bool location_matches(const struct cprof_profile *profile, uint32_t id, const bool *matches)
+static bool location_matches(const struct cprof_profile *profile, const uint32_t *cut, uint32_t id,
+			     const bool *matches)
 {
 	const struct cprof_profile_location *location = &profile->locations[id];
+	uint32_t first = cut && cut[id] < location->line_count ? cut[id] : 0;
 
-	for (uint32_t i = 0; i < location->line_count; i++) {
+	for (uint32_t i = first; i < location->line_count; i++) {
 		uint32_t f = profile->lines[location->first_line + i].function;
 
 		if (f &&
@@ -122,19 +124,20 @@ static bool location_matches(const struct cprof_profile *profile, uint32_t id, c
 	return location->mapping && matches[profile->mappings[location->mapping].file];
 }
 
-static bool *match_locations(const struct cprof_profile *profile, const bool *matches)
+static bool *match_locations(const struct cprof_profile *profile, const uint32_t *cut,
+			     const bool *matches)
 {
 	bool *found = calloc(profile->location_count, sizeof(*found));
 
 	for (uint32_t i = 1; found && i < profile->location_count; i++)
-		found[i] = location_matches(profile, i, matches);
+		found[i] = location_matches(profile, cut, i, matches);
 	return found;
 }
 
-static bool stack_has(const struct cprof_profile *profile, const struct cprof_profile_span *stack,
-		      const bool *locations)
+static bool stack_has(const struct cprof_profile *profile, const uint32_t *cut,
+		      const struct cprof_profile_span *stack, const bool *locations)
 {
-	for (uint32_t i = 0; i < stack->count; i++)
+	for (uint32_t i = cprof_prune_first(profile, cut, stack); i < stack->count; i++)
 		if (locations[profile->stack_items[stack->first + i]])
 			return true;
 	return false;
@@ -149,21 +152,23 @@ struct cprof_error *cprof_select_samples(const struct cprof_profile *profile,
 	CPROF_AUTO_FREE bool *focus = NULL;
 	CPROF_AUTO_FREE bool *ignore = NULL;
 	CPROF_AUTO_FREE bool *flags = calloc(profile->sample_count + 1, sizeof(*flags));
+	CPROF_AUTO_FREE uint32_t *cut = NULL;
 
+	CPROF_TRY(cprof_prune_create(profile, &cut));
 	CPROF_TRY(match_strings(profile, "--focus", options->focus, &focus_strings));
 	CPROF_TRY(match_strings(profile, "--ignore", options->ignore, &ignore_strings));
 	if (focus_strings)
-		focus = match_locations(profile, focus_strings);
+		focus = match_locations(profile, cut, focus_strings);
 	if (ignore_strings)
-		ignore = match_locations(profile, ignore_strings);
+		ignore = match_locations(profile, cut, ignore_strings);
 	if (!flags || (focus_strings && !focus) || (ignore_strings && !ignore))
 		return cprof_error_nomem();
 	for (size_t i = 0; i < profile->sample_count; i++) {
 		const struct cprof_profile_span *stack =
 			&profile->stacks[profile->samples[i].stack];
 
-		flags[i] = (!focus || stack_has(profile, stack, focus)) &&
-			   !(ignore && stack_has(profile, stack, ignore));
+		flags[i] = (!focus || stack_has(profile, cut, stack, focus)) &&
+			   !(ignore && stack_has(profile, cut, stack, ignore));
 	}
 	*selected = cprof_take(flags);
 	return NULL;

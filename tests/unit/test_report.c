@@ -265,6 +265,11 @@ static struct cprof_profile *random_profile(unsigned seed)
 		p->duration_ns = 1 + (int64_t)random_below(1000000) * 100000;
 		p->time_ns = 1600000000ll * 1000000000 + random_below(1000000000);
 	}
+	if (random_below(3) == 0) {
+		p->drop_frames = cprof_profile_string(p, "function.[02468]|function1");
+		if (random_below(2))
+			p->keep_frames = cprof_profile_string(p, "function1.*");
+	}
 	for (unsigned i = 0; i < 1 + random_below(400); i++) {
 		uint32_t stack[24];
 		unsigned depth = 1 + random_below(CPROF_COUNT(stack));
