@@ -85,6 +85,7 @@ struct cprof_perf {
 	uint32_t stack_limit; /* the most that rings and record size allow */
 	uint32_t stack_need;  /* the most that a sample needed since the last change */
 	bool stack_truncated;
+	uint64_t stack_lost;  /* ring_lost at the last look */
 	uint64_t stack_since; /* time of the last change */
 	uint64_t stack_hold;  /* ns before shrinking */
 

@@ -2,7 +2,7 @@
  *
  * How many bytes of stack a sample copies. It starts with as much as fits, so that no sample is
  * spent truncated. Where the rate makes copying expensive it shrinks to twice what stacks needed,
- * and grows back at once when one was cut off.
+ * and grows back at once when one was cut off. It also shrinks as soon as a ring overflows.
  */
 #include "private.h"
 
@@ -66,25 +66,34 @@ static void resize(struct cprof_perf *perf, uint32_t bytes, uint64_t now)
 	perf->stack_truncated = false;
 }
 
+/* Twice what was needed, in whole pages. */
+static uint32_t size_wanted(const struct cprof_perf *perf)
+{
+	uint32_t want = (2 * perf->stack_need + STACK_UNIT - 1) / STACK_UNIT * STACK_UNIT;
+
+	return CPROF_MIN(CPROF_MAX(want, STACK_MIN), perf->stack_limit);
+}
+
 void cprof_stack_adapt(struct cprof_perf *perf)
 {
 	uint32_t size = perf->format.stack_bytes;
 	uint64_t now = cprof_now_ns();
-	uint32_t want;
+	bool losing = perf->ring_lost > perf->stack_lost;
+	bool due = perf->config.rate > RATE_FREE && now >= perf->stack_since + perf->stack_hold;
 
-	if (!perf->enabled || !size || perf->config.stack_bytes || perf->config.rate <= RATE_FREE)
+	if (!perf->enabled || !size || perf->config.stack_bytes)
 		return;
+	perf->stack_lost = perf->ring_lost;
 	if (perf->stack_truncated && size < perf->stack_limit) {
 		perf->stack_hold = CPROF_MIN(perf->stack_hold * 2, HOLD_MAX_NS);
 		resize(perf, perf->stack_limit, now);
 		return;
 	}
-	if (now < perf->stack_since + perf->stack_hold || !perf->stack_need)
+	/* A ring that overflows cannot wait, whatever the rate: we get too little time to drain. */
+	if ((!due && !losing) || !perf->stack_need)
 		return;
-	want = (2 * perf->stack_need + STACK_UNIT - 1) / STACK_UNIT * STACK_UNIT;
-	want = CPROF_MIN(CPROF_MAX(want, STACK_MIN), perf->stack_limit);
-	if (want < size / 4 * 3) {
-		resize(perf, want, now);
+	if (size_wanted(perf) < size / 4 * 3) {
+		resize(perf, size_wanted(perf), now);
 		return;
 	}
 	perf->stack_since = now;

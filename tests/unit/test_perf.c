@@ -419,6 +419,49 @@ static void dumps_shrink_and_grow(void **state)
 	assert_true(tally.cut > 0);
 }
 
+/* Nobody drains for a second: what did not fit is counted, and dumps shrink at once. */
+static void losses_are_exact(void **state)
+{
+	pid_t pid = spawn(child_busy, 0);
+	struct cprof_target *target;
+	struct cprof_perf *perf;
+	uint64_t before;
+	double expected;
+
+	(void)state;
+	memset(&tally, 0, sizeof(tally));
+	run = run_of(CPROF_PERF_CPU_WIDE);
+	run.config.rate = 4999;
+	tally.pid = pid;
+	tally.stack_need = 5000;
+	ok(cprof_target_create(pid, &target));
+	ok(cprof_perf_create(target, &run.config, &perf));
+	tally.perf = perf;
+	ok(cprof_perf_enable(perf));
+	before = cpu_of(pid);
+	/* By the target's CPU time, not ours: the machine may be busy. */
+	while (cpu_of(pid) < before + SECOND / 2)
+		usleep(10000);
+	/* What was lost is told by the first record that fits again. */
+	cprof_perf_drain(perf, false, on_record, NULL);
+	while (cpu_of(pid) < before + SECOND / 2 + SECOND / 20)
+		usleep(1000);
+	cprof_perf_drain(perf, false, on_record, NULL);
+	run.cpu = cpu_of(pid) - before;
+	cprof_perf_disable(perf);
+	cprof_perf_drain(perf, true, on_record, NULL);
+	cprof_perf_stats(perf, &run.stats);
+	expected = (double)run.cpu / (double)run.stats.period;
+	print_message("%lu samples, %lu lost, expected %.0f\n", tally.samples, run.stats.lost,
+		      expected);
+	assert_true(run.stats.lost > 100);
+	assert_true(fabs((double)(tally.samples + run.stats.lost) - expected) < expected * 0.1);
+	assert_int_equal(run.stats.stack_bytes, 12288);
+	cprof_perf_destroy(perf);
+	cprof_target_destroy(target);
+	end(pid);
+}
+
 /* In a child: what `body` returns becomes the exit status. */
 static int in_child(int (*body)(void))
 {
@@ -627,6 +670,7 @@ int main(void)
 		cmocka_unit_test(switches_are_counted),
 		cmocka_unit_test(exec_is_followed),
 		cmocka_unit_test(dumps_shrink_and_grow),
+		cmocka_unit_test(losses_are_exact),
 		cmocka_unit_test(an_unprivileged_user_samples_his_own),
 		cmocka_unit_test(refusals_name_the_rule),
 		cmocka_unit_test(descriptors_are_budgeted),
