@@ -17,7 +17,6 @@ long_of help.* >long
 short_of help.* >short
 check "the table has been read" test "$(wc -l <long)" -gt 20 -a "$(wc -l <short)" -gt 8
 
-# shellcheck disable=SC2317 # called through check
 has() { # FILE TEXT: as a word
 	grep -qE -- "(^|[^a-z-])$2([^a-z-]|\$)" "$1"
 }
