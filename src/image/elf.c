@@ -37,8 +37,9 @@ static struct cprof_error *check_header(const void *bytes, size_t length)
 		return not_elf("not for x86-64");
 	if (header.e_ident[EI_VERSION] != EV_CURRENT)
 		return not_elf("unknown version");
-	if (header.e_type != ET_EXEC && header.e_type != ET_DYN)
-		return not_elf("neither a program nor a shared library");
+	/* ET_REL is what dwz makes its supplementary files. */
+	if (header.e_type != ET_EXEC && header.e_type != ET_DYN && header.e_type != ET_REL)
+		return not_elf("neither a program nor a library");
 	return NULL;
 }
 

@@ -90,12 +90,17 @@ static struct cprof_error *finish_elf(struct cprof_error *error, struct cprof_im
 				      struct cprof_image **result)
 {
 	GElf_Shdr header;
+	GElf_Ehdr file_header;
 
+	if (!error &&
+	    (!gelf_getehdr(image->file.elf, &file_header) || file_header.e_type == ET_REL))
+		error = cprof_error_create(CPROF_FAILED, NULL,
+					   "neither a program nor a shared library");
+	image->kind = CPROF_IMAGE_ELF;
 	if (error) {
-		free(image);
+		cprof_image_destroy(image);
 		return error;
 	}
-	image->kind = CPROF_IMAGE_ELF;
 	read_segments(image);
 	read_debug_link(image);
 	cprof_elf_build_id(&image->file, &image->info);
