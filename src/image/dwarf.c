@@ -5,21 +5,20 @@
  */
 #include "dwarf.h"
 
-#include <cprof/reader.h>
 #include <cprof/util.h>
 #include <dwarf.h>
 #include <limits.h>
 #include <string.h>
 
-#define NESTING    16          /* unit ranges looked at backwards for one that covers */
-#define LINE_BYTES (16u << 20) /* line program of one unit; libdw's table takes 80 times that */
-#define RANGES_MAX (1u << 24)  /* of all units */
+#define NESTING    16           /* unit ranges looked at backwards for one that covers */
+#define LINES_MAX  (2ull << 30) /* memory for line tables of one file */
+#define RANGES_MAX (1u << 24)   /* of all units */
 
 struct unit {
 	Dwarf_Off die;
 	uint64_t bytes;
 	struct cprof_scopes *scopes; /* NULL: not tried yet */
-	bool lines_usable;
+	enum { LINES_UNKNOWN, LINES_USABLE, LINES_UNUSABLE } lines;
 };
 
 struct unit_range {
@@ -28,17 +27,13 @@ struct unit_range {
 	size_t unit;
 };
 
-struct section {
-	const char *start;
-	const char *end;
-};
-
 struct cprof_dwarf {
 	const struct cprof_image *image;
 	Dwarf *dwarf;
 	Dwarf *alt;
-	struct section info[2]; /* .debug_info of both */
-	struct section line;
+	struct cprof_section info[2]; /* .debug_info of both */
+	struct cprof_line_sections line;
+	uint64_t line_budget; /* memory that line tables may still take */
 	struct unit *units;
 	size_t unit_count;
 	size_t unit_capacity;
@@ -51,7 +46,7 @@ struct cprof_dwarf {
 
 /* --- strings and lines, bounded ------------------------------------------------------------ */
 
-static struct section section_of(Elf *elf, const char *name, const char *compressed_name)
+static struct cprof_section section_of(Elf *elf, const char *name, const char *compressed_name)
 {
 	GElf_Shdr header;
 	Elf_Scn *scn = cprof_elf_section(elf, name, &header);
@@ -61,8 +56,8 @@ static struct section section_of(Elf *elf, const char *name, const char *compres
 		scn = cprof_elf_section(elf, compressed_name, &header);
 	data = scn ? elf_rawdata(scn, NULL) : NULL;
 	if (!data || !data->d_buf)
-		return (struct section){NULL, NULL};
-	return (struct section){data->d_buf, (const char *)data->d_buf + data->d_size};
+		return (struct cprof_section){NULL, NULL};
+	return (struct cprof_section){data->d_buf, (const char *)data->d_buf + data->d_size};
 }
 
 /* libdw does not look where a string inside .debug_info ends. */
@@ -89,23 +84,26 @@ static uint32_t number_of(Dwarf_Attribute *attribute)
 }
 
 /* Whether libdw may be asked for the unit's lines: it reads them all, whatever they claim. */
-static bool lines_usable(const struct cprof_dwarf *dwarf, Dwarf_Die *unit)
+static bool lines_usable(struct cprof_dwarf *dwarf, struct unit *unit, Dwarf_Die *die)
 {
-	size_t size = (size_t)(dwarf->line.end - dwarf->line.start);
-	struct cprof_reader reader;
 	Dwarf_Attribute attribute;
 	Dwarf_Word offset;
-	uint64_t length;
+	const char *directory;
+	uint64_t cost;
 
-	if (!size || !dwarf_attr(unit, DW_AT_stmt_list, &attribute) ||
+	if (unit->lines != LINES_UNKNOWN)
+		return unit->lines == LINES_USABLE;
+	unit->lines = LINES_UNUSABLE;
+	if (!dwarf_attr(die, DW_AT_stmt_list, &attribute) ||
 	    dwarf_formudata(&attribute, &offset) != 0)
 		return false;
-	reader = cprof_reader_of(dwarf->line.start, size);
-	cprof_reader_bytes(&reader, offset);
-	length = cprof_reader_u32(&reader);
-	if (length == UINT32_MAX) /* 64-bit DWARF */
-		length = cprof_reader_u64(&reader);
-	return !reader.bad && length <= LINE_BYTES;
+	directory = string_of(dwarf, dwarf_attr(die, DW_AT_comp_dir, &attribute));
+	cost = cprof_lines_cost(&dwarf->line, offset, directory ? strlen(directory) : 0);
+	if (cost > dwarf->line_budget)
+		return false;
+	dwarf->line_budget -= cost;
+	unit->lines = LINES_USABLE;
+	return true;
 }
 
 /* --- units --------------------------------------------------------------------------------- */
@@ -159,7 +157,6 @@ static bool add_unit(struct cprof_dwarf *dwarf, Dwarf_Die *die, uint64_t bytes)
 	dwarf->units[dwarf->unit_count++] = (struct unit){
 		.die = dwarf_dieoffset(die),
 		.bytes = bytes,
-		.lines_usable = lines_usable(dwarf, die),
 	};
 	while (budget-- && (position = dwarf_ranges(die, position, &base, &start, &end)) > 0)
 		if (!add_range(dwarf, start, end, index))
@@ -270,7 +267,10 @@ struct cprof_error *cprof_dwarf_create(struct cprof_image *image, struct cprof_d
 					  dwarf_errmsg(-1));
 	}
 	dwarf->info[0] = section_of(elf, ".debug_info", ".zdebug_info");
-	dwarf->line = section_of(elf, ".debug_line", ".zdebug_line");
+	dwarf->line.line = section_of(elf, ".debug_line", ".zdebug_line");
+	dwarf->line.line_str = section_of(elf, ".debug_line_str", ".zdebug_line_str");
+	dwarf->line.str = section_of(elf, ".debug_str", ".zdebug_str");
+	dwarf->line_budget = LINES_MAX;
 	if (image->alt.elf) {
 		hide_alt_link(image->alt.elf);
 		dwarf->alt = dwarf_begin_elf(image->alt.elf, DWARF_C_READ, NULL);
@@ -396,7 +396,7 @@ size_t cprof_dwarf_find(struct cprof_dwarf *dwarf, uint64_t address, unsigned fl
 
 	if (!unit || !dwarf_offdie(dwarf->dwarf, unit->die, &unit_die))
 		return 0;
-	lines = unit->lines_usable && !(flags & CPROF_NAMES_NO_LINES);
+	lines = !(flags & CPROF_NAMES_NO_LINES) && lines_usable(dwarf, unit, &unit_die);
 	forget_paths(dwarf);
 	functions[0] = (struct cprof_dwarf_function){0};
 	if (lines)

@@ -37,6 +37,21 @@ struct cprof_error *cprof_scopes_create(const struct cprof_image *image, Dwarf_D
 uint32_t cprof_scopes_find(const struct cprof_scopes *scopes, uint64_t address);
 void cprof_scopes_destroy(struct cprof_scopes *scopes);
 
+struct cprof_section {
+	const char *start; /* NULL if there is none */
+	const char *end;
+};
+
+/* lines.c: roughly the memory libdw would take for the line table at an offset of .debug_line;
+ * UINT64_MAX if it is not one. `directory`: length of the compilation directory. */
+struct cprof_line_sections {
+	struct cprof_section line;
+	struct cprof_section line_str;
+	struct cprof_section str;
+};
+uint64_t cprof_lines_cost(const struct cprof_line_sections *sections, uint64_t offset,
+			  uint64_t directory);
+
 /* Whether there may be code at the address: compilers and linkers leave 0 or 1 where they dropped
  * a function. */
 bool cprof_image_is_code(const struct cprof_image *image, uint64_t address);

@@ -194,7 +194,7 @@ static void test_bomb_in_name_table(void **state)
 	free(bytes);
 }
 
-/* A minidebuginfo of 1 GB of zeros in 150 KB. */
+/* A minidebuginfo of 300 MB of zeros in 45 KB. */
 static void test_mini_bomb(void **state)
 {
 	uint64_t before = cprof_own_peak_rss();
@@ -211,12 +211,52 @@ static void test_mini_bomb(void **state)
 	assert_true(cprof_own_peak_rss() - before < 300u << 20);
 }
 
+/* A line table whose every file lies in a directory with a name of a megabyte. */
+static const char line_bomb[] =
+	".globl _start\n.text\n_start: .fill 16, 1, 0x90\n"
+	".section .debug_abbrev,\"\",@progbits\n"
+	".byte 1, 0x11, 0, 0x10, 0x17, 0x11, 1, 0x12, 7, 0, 0, 0\n"
+	".section .debug_info,\"\",@progbits\n"
+	".long 2f - 1f\n1: .short 4\n.long 0\n.byte 8, 1\n.long 0\n.quad _start, 16\n2:\n"
+	".section .debug_line,\"\",@progbits\n"
+	".long 4f - 1f\n1: .short 4\n.long 3f - 2f\n"
+	"2: .byte 1, 1, 1, -5, 14, 13, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1\n"
+	".fill DIRECTORY, 1, 'd'\n.byte 0, 0\n"
+	".rept 100000\n.byte 'f', 0, 1, 0, 0\n.endr\n.byte 0\n"
+	"3: .byte 0, 9, 2\n.quad _start\n.byte 1, 2, 16, 0, 1, 1\n4:\n";
+
+static void test_line_table_bomb(void **state)
+{
+	static const char *const lengths[] = {"10", "1000000"};
+
+	(void)state;
+	sample_write("lines.s", line_bomb, strlen(line_bomb));
+	for (size_t i = 0; i < CPROF_COUNT(lengths); i++) {
+		uint64_t before = cprof_own_peak_rss();
+		struct cprof_image *image;
+		struct cprof_names names;
+
+		sample_run("sed s/DIRECTORY/%s/ lines.s >bomb.s && "
+			   "cc -static -nostdlib -o bomb bomb.s",
+			   lengths[i]);
+		image = sample_image("bomb");
+		names = sample_names(image, sample_symbol("bomb", "_start"), 0);
+		assert_int_equal(names.count, 1);
+		assert_string_equal(names.strings + names.names[0].name, "_start");
+		assert_int_equal(names.names[0].line, i == 0); /* the harmless one has lines */
+		cprof_names_deinit(&names);
+		cprof_image_destroy(image);
+		assert_true(cprof_own_peak_rss() - before < 256u << 20);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_truncated),          cmocka_unit_test(test_flipped_bytes),
 		cmocka_unit_test(test_absurd_headers),     cmocka_unit_test(test_bombs),
 		cmocka_unit_test(test_bomb_in_name_table), cmocka_unit_test(test_mini_bomb),
+		cmocka_unit_test(test_line_table_bomb),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
