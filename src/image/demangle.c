@@ -50,8 +50,8 @@ static bool demangle(const char *symbol, size_t length, struct output *output)
 char *cprof_demangle(const char *symbol)
 {
 	struct output output = {0};
+	char *name = NULL;
 	size_t length;
-	char *name;
 
 	if (symbol[0] != '_' || (symbol[1] != 'Z' && symbol[1] != 'R'))
 		return NULL;
@@ -61,11 +61,10 @@ char *cprof_demangle(const char *symbol)
 	output.text = malloc(OUTPUT_LIMIT + 1);
 	if (!output.text)
 		return NULL;
-	if (!demangle(symbol, length, &output) || !output.length) {
-		free(output.text);
-		return NULL;
+	if (demangle(symbol, length, &output) && output.length) {
+		output.text[output.length] = '\0';
+		name = strdup(output.text);
 	}
-	output.text[output.length] = '\0';
-	name = realloc(output.text, output.length + 1);
-	return name ? name : output.text;
+	free(output.text);
+	return name;
 }
