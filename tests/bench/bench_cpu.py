@@ -95,7 +95,7 @@ def perf_script_ns(pid):
 
 
 def bench_unwind():
-    with workload("deep", "35") as pid:
+    with workload("deep", "0", "35") as pid:
         ours = [replay(pid, 1500) for _ in range(3)]
         best = min(ours, key=lambda x: x["warm_sample_ns"])
         show("unwind + name, warm, per frame",
@@ -120,7 +120,7 @@ def bench_complete():
                    "while True:\n    f(18); sorted(range(999), key=lambda x: -x)\n")
     targets = (("redis-server under redis-benchmark", Redis()),
                ("python3, pure Python", Running("/usr/bin/python3", python)),
-               ("C++ at recursion depth 200", workload("deep", "200")))
+               ("C++ at recursion depth 200", workload("deep", "0", "200")))
     for name, target in targets:
         with target as pid:
             stats = record(pid, 5, "-F", "499")
@@ -142,7 +142,7 @@ def bench_attach():
 
 
 def bench_own_cost():
-    with workload("busy_threads", "2") as pid:
+    with workload("busy_threads", "0", "2") as pid:
         stats = record(pid, 20)
     cost = 100 * stats["profiler_cpu_ns"] / stats["duration_ns"]
     show("own CPU at 99 Hz, two busy threads, 20 s", f"{cost:.2f} % of a core", "<= 3 %", cost <= 3)
@@ -150,7 +150,7 @@ def bench_own_cost():
          stats["profiler_rss_bytes"] <= 64e6)
     show("file there", f"{stats['file'] / 1e3:.1f} KB", "< 1 MB", stats["file"] < 1e6)
     if shutil.which("perf"):
-        with workload("busy_threads", "2") as pid:
+        with workload("busy_threads", "0", "2") as pid:
             subprocess.run(["perf", "record", "-q", "-e", "cpu-clock", "-F", "99", "--call-graph",
                             "dwarf,65528", "-p", pid, "-o", f"{WORK}/perf.data", "--", "sleep",
                             "5"], check=True, stderr=subprocess.DEVNULL)
@@ -184,8 +184,8 @@ def top(path, *options):
 def bench_truth():
     with workload("shares") as pid:
         record(pid, 20, "--no-kernel")
-        shares = top(f"{WORK}/out.pb.gz", "-n", "-1")
-        for name, want in (("work_70", 70), ("work_20", 20), ("work_10", 10)):
+        shares = top(f"{WORK}/out.pb.gz")
+        for name, want in (("share_seventy", 70), ("share_twenty", 20), ("share_ten", 10)):
             got = shares.get(name, 0)
             show(f"known share {want} %", f"{got:.2f} %", "+- 2 points", abs(got - want) <= 2)
 
@@ -197,9 +197,9 @@ def bench_short_threads():
     subprocess.run([CPROF, "record", "-q", "-p", str(process.pid), "-d", "20", "-F", "499", "-o",
                     out, "--stats", stats], check=True)
     process.terminate()
-    exact = json.loads(process.communicate()[0])
-    share = 100 * exact["short_ns"] / (exact["short_ns"] + exact["steady_ns"])
-    shares = top(out, "-n", "-1")
+    exact = dict(line.split() for line in process.communicate()[0].splitlines())
+    share = 100 * float(exact["short_work"])
+    shares = top(out)
     got = shares.get("short_work", 0)
     show("threads of 2 ms: their share of samples / of CPU", f"{got:.2f} / {share:.2f} %",
          "within 5 %", abs(got - share) <= 0.05 * share)
