@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * perf_event sessions on one process: rings, records, loss. Two ways of sampling:
- *  - CPU-wide: one event per CPU with a BPF filter on the target's tgid (root, or CAP_PERFMON and
- *    CAP_BPF): no descriptor per thread, no cost per context switch, short threads are seen;
+ *  - CPU-wide: events on every CPU with a BPF filter on the target's tgid (root, or CAP_PERFMON and
+ *    CAP_BPF): no descriptor per thread, no cost per context switch, short threads are seen; four
+ *    clocks out of step share the rate, so that a target's own rhythm is not met in one place;
  *  - per thread: one inherited event per (thread, CPU), all of a CPU redirected into one ring.
  * Records of all rings arrive merged by time.
  */

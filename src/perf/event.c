@@ -59,7 +59,8 @@ void cprof_event_attr_dummy(const struct cprof_perf *perf, struct perf_event_att
 		attr->mmap = attr->mmap2 = attr->comm = attr->comm_exec = attr->task = 1;
 }
 
-static void attr_sampling(const struct cprof_perf *perf, struct perf_event_attr *attr)
+static void attr_sampling(const struct cprof_perf *perf, uint64_t period,
+			  struct perf_event_attr *attr)
 {
 	attr_common(perf, attr);
 	attr->exclude_idle = 1;
@@ -71,7 +72,7 @@ static void attr_sampling(const struct cprof_perf *perf, struct perf_event_attr 
 	} else {
 		attr->type = PERF_TYPE_SOFTWARE;
 		attr->config = PERF_COUNT_SW_CPU_CLOCK;
-		attr->sample_period = perf->period;
+		attr->sample_period = period;
 	}
 	if (perf->way == CPROF_PERF_PER_THREAD) {
 		attr->inherit = 1;
@@ -116,7 +117,8 @@ static int event_adopt(struct cprof_perf *perf, int fd, struct cprof_event *even
 	return 0;
 }
 
-int cprof_event_add(struct cprof_perf *perf, pid_t pid, size_t ring)
+int cprof_event_add(struct cprof_perf *perf, pid_t pid, size_t ring, uint64_t period,
+		    struct cprof_event **added)
 {
 	struct cprof_event *event;
 	int status;
@@ -125,7 +127,7 @@ int cprof_event_add(struct cprof_perf *perf, pid_t pid, size_t ring)
 	do {
 		struct perf_event_attr attr;
 
-		attr_sampling(perf, &attr);
+		attr_sampling(perf, period, &attr);
 		fd = cprof_event_open(&attr, pid, (int)perf->rings[ring].cpu);
 	} while (fd < 0 && !perf->events && wish_less(perf, -fd));
 	if (fd < 0)
@@ -144,8 +146,19 @@ int cprof_event_add(struct cprof_perf *perf, pid_t pid, size_t ring)
 	if (status < 0) {
 		close(fd);
 		free(event);
+	} else if (added) {
+		*added = event;
 	}
 	return status;
+}
+
+void cprof_event_tally(const struct cprof_perf *perf, const struct cprof_event *event,
+		       uint64_t *count, uint64_t *lost)
+{
+	uint64_t ignored = 0;
+
+	/* A bridge may run on a little after what it counts for: its losses are not ours. */
+	cprof_event_read(perf, event->fd, count, event->bridge ? &ignored : lost);
 }
 
 void cprof_event_read(const struct cprof_perf *perf, int fd, uint64_t *count, uint64_t *lost)
@@ -166,7 +179,7 @@ void cprof_event_retire(struct cprof_perf *perf, struct cprof_event *event, uint
 	if (event->fd < 0)
 		return;
 	ioctl(event->fd, PERF_EVENT_IOC_DISABLE, 0);
-	cprof_event_read(perf, event->fd, &counted, &perf->retired_lost);
+	cprof_event_tally(perf, event, &counted, &perf->retired_lost);
 	if (keep_count)
 		perf->retired_counted += counted;
 	close(event->fd);

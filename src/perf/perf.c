@@ -148,6 +148,7 @@ struct cprof_error *cprof_perf_enable(struct cprof_perf *perf)
 	}
 	perf->enabled = true;
 	perf->stack_since = cprof_now_ns();
+	cprof_cpuwide_started(perf, perf->stack_since);
 	return NULL;
 }
 
@@ -243,10 +244,15 @@ void cprof_perf_drain(struct cprof_perf *perf, bool final,
 	for (size_t i = 0; i < perf->ring_count; i++)
 		cprof_ring_refresh(&perf->rings[i]);
 	while ((ring = ring_oldest(perf, horizon))) {
+		/* Each of several clocks ticks more slowly: see cpuwide.c. */
+		if (ring->record.type == CPROF_PERF_SAMPLE &&
+		    perf->config.clock == CPROF_PERF_CPU_CLOCK)
+			ring->record.sample.period = perf->period;
 		if (record_concerns(perf, &ring->record))
 			handler(context, &ring->record);
 		cprof_ring_consume(ring);
 	}
+	cprof_cpuwide_settle(perf, cprof_now_ns());
 	cprof_stack_adapt(perf);
 }
 
@@ -261,7 +267,7 @@ static void events_read(struct cprof_perf *perf)
 	perf->read_lost = perf->read_lost_records = perf->read_counted = 0;
 	HASH_ITER(hh, perf->events, event, next)
 	{
-		cprof_event_read(perf, event->fd, &perf->read_counted, &perf->read_lost);
+		cprof_event_tally(perf, event, &perf->read_counted, &perf->read_lost);
 	}
 	for (size_t i = 0; i < perf->ring_count; i++)
 		cprof_event_read(perf, perf->rings[i].fd, &ignored, &perf->read_lost_records);

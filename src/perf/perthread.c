@@ -121,7 +121,7 @@ static struct cprof_error *descriptors_allow(struct cprof_perf *perf, size_t nee
 static struct cprof_error *thread_open(struct cprof_perf *perf, pid_t tid)
 {
 	for (size_t i = 0; i < perf->ring_count; i++) {
-		int status = cprof_event_add(perf, tid, i);
+		int status = cprof_event_add(perf, tid, i, perf->period, NULL);
 
 		if (status == -ESRCH) /* it has ended meanwhile */
 			return NULL;

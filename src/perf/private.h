@@ -49,6 +49,7 @@ struct cprof_event {
 	uint64_t from; /* samples count in [from, until): a successor may overlap */
 	uint64_t until;
 	unsigned generation; /* of its stack dump's size */
+	bool bridge;         /* CPU-wide way: see cpuwide.c */
 	UT_hash_handle hh;
 };
 
@@ -104,15 +105,19 @@ void cprof_event_attr_dummy(const struct cprof_perf *perf, struct perf_event_att
 int cprof_event_open(const struct perf_event_attr *attr, pid_t pid, int cpu);
 /* Why perf_event_open() failed, as the user can understand it. */
 struct cprof_error *cprof_event_error(const struct cprof_perf *perf, int errnum);
-/* Opens a sampling event, redirects it into a ring and books it; enabled if the session is.
- * Returns a negative errno on failure. Falls back where the kernel or permissions want it. */
-int cprof_event_add(struct cprof_perf *perf, pid_t pid, size_t ring);
+/* Opens a sampling event of that period (ns, unless it counts cycles), redirects it into a ring
+ * and books it; enabled if the session is. Returns a negative errno on failure. Falls back where
+ * the kernel or permissions want it. `*added` may be NULL. */
+int cprof_event_add(struct cprof_perf *perf, pid_t pid, size_t ring, uint64_t period,
+		    struct cprof_event **added);
 /* Closes the event, whose samples count up to `until`. What it lost is kept, what it counted only
  * if `keep_count`. */
 void cprof_event_retire(struct cprof_perf *perf, struct cprof_event *event, uint64_t until,
 			bool keep_count);
 void cprof_event_forget(struct cprof_perf *perf, struct cprof_event *event);
-/* The event's count (if wanted) and lost samples so far. */
+/* Adds what an event counted and lost so far; of a descriptor, whatever it is for. */
+void cprof_event_tally(const struct cprof_perf *perf, const struct cprof_event *event,
+		       uint64_t *count, uint64_t *lost);
 void cprof_event_read(const struct cprof_perf *perf, int fd, uint64_t *count, uint64_t *lost);
 /* A procfs or sysfs number, or `missing`. */
 long cprof_perf_setting(const char *path, long missing);
@@ -127,6 +132,9 @@ void cprof_bpf_close(struct cprof_perf *perf);
 
 /* cpuwide.c, perthread.c: open the sampling events. */
 struct cprof_error *cprof_cpuwide_open(struct cprof_perf *perf);
+/* The events run from `now` on; ends what was only to bridge their beginning. */
+void cprof_cpuwide_started(struct cprof_perf *perf, uint64_t now);
+void cprof_cpuwide_settle(struct cprof_perf *perf, uint64_t now);
 struct cprof_error *cprof_perthread_open(struct cprof_perf *perf);
 struct cprof_error *cprof_perthread_rescan(struct cprof_perf *perf);
 /* Is this sample the one to count for its thread? */
