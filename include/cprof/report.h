@@ -7,6 +7,7 @@
 
 #include <cprof/error.h>
 #include <cprof/profile.h>
+#include <cprof/threads.h>
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -29,5 +30,17 @@ struct cprof_error *cprof_report_json(const struct cprof_profile *profile, FILE 
 /* One line a stack: root;…;leaf VALUE (the selected value type). */
 struct cprof_error *cprof_report_folded(const struct cprof_profile *profile,
 					const struct cprof_report_options *options, FILE *out);
+
+/* Thread dumps. `all`: no grouping of identical stacks. `earlier` (--watch): an earlier dump of the
+ * same process, NULL if none: threads that have not moved since are marked. */
+struct cprof_report_dump_options {
+	const struct cprof_dump *earlier;
+	bool all;
+	bool color;
+};
+struct cprof_error *cprof_report_dump(const struct cprof_dump *dump,
+				      const struct cprof_report_dump_options *options, FILE *out);
+/* The JSON object of CLI.md, "threads". */
+struct cprof_error *cprof_report_dump_json(const struct cprof_dump *dump, FILE *out);
 
 #endif

@@ -10,7 +10,9 @@ floors=(
 	"image"
 	"space unwind"
 	"perf"
+	"attach"
 	"profile source"
+	"threads"
 	"pprof"
 	"report"
 	"session"
@@ -27,7 +29,7 @@ complain() {
 	bad=1
 }
 
-for file in include/cprof/*.h src/*/*.[ch]; do
+for file in include/cprof/*.h src/*/*.[ch] attach/*.[ch]; do
 	case $file in
 	include/*) own=$(basename "$file" .h) ;;
 	*) own=$(basename "$(dirname "$file")") ;;
