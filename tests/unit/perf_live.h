@@ -26,10 +26,11 @@
 
 #include <cmocka.h>
 
-#define NOBODY  65534
-#define THREADS 4096 /* tids seen */
-#define SECOND  1000000000ull
-#define RATE    499
+#define NOBODY    65534
+#define THREADS   4096 /* tids seen */
+#define SECOND    1000000000ull
+#define RATE      499
+#define CODE_SIZE 256 /* of a function whose samples are told apart */
 
 struct tally {
 	uint64_t samples;
@@ -42,6 +43,8 @@ struct tally {
 	uint64_t forks;
 	uint64_t maps;
 	uint64_t foreign;
+	uint64_t code[2]; /* addresses of two functions, and samples in them */
+	uint64_t in[2];
 	pid_t pid;
 	struct {
 		pid_t tid;
@@ -71,6 +74,9 @@ static void on_record(void *context, const struct cprof_perf_record *record)
 	tally.weight += record->sample.period;
 	tally.stacks += record->sample.has_user && record->sample.stack_length >= 64;
 	tally.cut += record->sample.stack_cut;
+	for (i = 0; i < 2; i++)
+		tally.in[i] += record->sample.regs[16] >= tally.code[i] &&
+			       record->sample.regs[16] < tally.code[i] + CODE_SIZE;
 	if (tally.stack_need)
 		cprof_perf_stack_needed(tally.perf, tally.stack_need, false);
 	for (i = 0; i < tally.thread_count && tally.threads[i].tid != record->tid; i++)
@@ -126,6 +132,7 @@ static pid_t spawn(void (*body)(void), uid_t uid)
 	if (pid == 0) {
 		if (uid && (setgid(uid) || setuid(uid) || prctl(PR_SET_DUMPABLE, 1)))
 			_exit(1);
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* also when a test fails */
 		body();
 		_exit(0);
 	}

@@ -28,6 +28,7 @@ static int profile_unprivileged(void)
 	struct cprof_perf *perf;
 	struct cprof_error *error;
 	double expected;
+	double seen;
 
 	setrlimit(RLIMIT_MEMLOCK, &small);
 	if (setgid(NOBODY) || setuid(NOBODY))
@@ -40,8 +41,10 @@ static int profile_unprivileged(void)
 		      run.stats.ring_bytes, run.stats.counted / 1000000, run.cpu / 1000000);
 	if (run.stats.way != CPROF_PERF_PER_THREAD || !run.refused || tally.foreign)
 		return 3;
-	/* User time only, where kernel time is not permitted: it was told. */
-	if ((double)tally.samples < expected * 0.85 || (double)tally.samples > expected * 1.1)
+	/* User time only, where kernel time is not permitted. The ring holds but eight dumps: on a
+	 * busy machine some are lost, and told. */
+	seen = (double)(tally.samples + run.stats.lost);
+	if (seen < expected * 0.8 || seen > expected * 1.1)
 		return 4;
 	if (run.stats.stack_bytes > run.stats.ring_bytes / 8)
 		return 5;
