@@ -11,13 +11,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define RATE_DEFAULT 99
 /* How long the collector sleeps: short until the first sample, then long enough to work in batches
  * and short enough that a ring does not fill. */
 #define TICK_FIRST_MS 5
-#define TICK_MS       100
+/* Where permitted the collector goes before others: with sixty busy threads on two CPUs at 499 Hz
+ * a seventh of the samples was lost, at this priority none. It needs little time. */
+#define COLLECTOR_NICE (-10)
+#define TICK_MS        100
 
 /* --- the collector ------------------------------------------------------------------------- */
 
@@ -42,6 +46,7 @@ static void *collect(void *context)
 		{.fd = cprof_perf_fd(session->perf), .events = POLLIN},
 	};
 
+	setpriority(PRIO_PROCESS, 0, COLLECTOR_NICE); /* of this thread; may be refused */
 	for (;;) {
 		uint64_t samples = session->stats.samples;
 		bool first = !session->stats.attach_ns;

@@ -127,16 +127,25 @@ static void child_births(void)
 
 static pid_t spawn(void (*body)(void), uid_t uid)
 {
-	pid_t pid = fork();
+	int ready[2];
+	char byte;
+	pid_t pid;
 
+	assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+	pid = fork();
 	if (pid == 0) {
 		if (uid && (setgid(uid) || setuid(uid) || prctl(PR_SET_DUMPABLE, 1)))
 			_exit(1);
 		prctl(PR_SET_PDEATHSIG, SIGKILL); /* also when a test fails */
+		if (write(ready[1], "", 1) != 1)
+			_exit(1);
 		body();
 		_exit(0);
 	}
 	assert_true(pid > 0);
+	close(ready[1]);
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	close(ready[0]);
 	usleep(20000);
 	return pid;
 }

@@ -203,8 +203,12 @@ static int profile_in_namespace(void)
 
 static void a_shared_namespace_is_matched(void **state)
 {
+	int result = in_child(profile_in_namespace);
+
 	(void)state;
-	assert_int_equal(in_child(profile_in_namespace), 0);
+	if (result == 3)
+		skip(); /* no mount namespace to be had: in a chroot, say */
+	assert_int_equal(result, 0);
 }
 
 int main(void)

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the attach floor's files share. The tracer is forked from a process that may have threads:
+ * it allocates nothing and calls nothing that could hold a lock, only the kernel.
+ *
+ *  memory shared by both, mapped before the fork, touched only as far as needed:
+ *
+ *  ┌─────────────┬────────────────────────┬───────────────────┬──────────────────────────┐
+ *  │ tracer_page │ tracees[TRACEES_MAX]   │ slots[SLOTS]      │ pool: stack bytes        │
+ *  │ result      │ one a thread           │ tid → tracee      │ one piece a tracee       │
+ *  └─────────────┴────────────────────────┴───────────────────┴──────────────────────────┘
+ */
+#ifndef CPROF_ATTACH_PRIVATE_H
+#define CPROF_ATTACH_PRIVATE_H
+
+#include <cprof/attach.h>
+#include <sys/user.h>
+
+#define CPROF_TRACEES_MAX  (1u << 17)
+#define CPROF_TRACEE_SLOTS (2 * CPROF_TRACEES_MAX)
+#define CPROF_POOL_BYTES   (512ull << 20)
+
+enum cprof_tracee_phase {
+	CPROF_TRACEE_NEW,
+	CPROF_TRACEE_SEIZED, /* asked to stop, not there yet */
+	CPROF_TRACEE_HELD,
+	CPROF_TRACEE_GONE,
+};
+
+struct cprof_tracee {
+	pid_t tid;
+	char state;
+	uint8_t phase; /* enum cprof_tracee_phase */
+	bool group_stop;
+	int signal;        /* to deliver when it goes on, 0 none */
+	uint64_t stack_at; /* offset in the pool */
+	uint64_t stack_length;
+	struct user_regs_struct regs;
+};
+
+struct cprof_mapped_range { /* a mapping a stack may be in */
+	uint64_t start;
+	uint64_t end;
+};
+
+/* What stopped the tracing before its end. */
+enum cprof_tracer_fault {
+	CPROF_TRACER_OK,
+	CPROF_TRACER_DENIED, /* PTRACE_SEIZE: errnum */
+	CPROF_TRACER_GONE,   /* no thread is left */
+	CPROF_TRACER_TOO_MANY,
+	CPROF_TRACER_FAILED, /* anything else: errnum */
+};
+
+struct cprof_tracer {
+	/* from the profiler */
+	int procfd;
+	pid_t pid;
+	const pid_t *tids; /* only these */
+	size_t tid_count;
+	uint64_t straggler_ns;
+	struct cprof_mapped_range *ranges; /* ascending */
+	size_t range_count;
+	/* in shared memory */
+	struct cprof_tracee *tracees;
+	uint32_t *slots; /* index + 1 */
+	uint8_t *pool;
+	/* result */
+	uint32_t fault; /* enum cprof_tracer_fault */
+	int errnum;
+	uint64_t count;
+	uint64_t stops;
+	uint64_t first_stop_ns; /* CLOCK_MONOTONIC */
+	uint64_t last_release_ns;
+	uint64_t taken_ns; /* wall clock */
+	uint64_t pool_used;
+	uint64_t pending; /* seized, not held yet */
+};
+
+/* tracer.c: runs in the forked process. */
+void cprof_tracer_snapshot(struct cprof_tracer *tracer);
+
+/* stop.c */
+/* The tracee of a thread, added if it is new; NULL when there are too many. */
+struct cprof_tracee *cprof_tracee_get(struct cprof_tracer *tracer, pid_t tid);
+/* Seizes and interrupts every thread that is not known yet, and waits until all are held, gone, or
+ * have had their time; `*fresh` tells how many were new. */
+bool cprof_stop_new(struct cprof_tracer *tracer, size_t *fresh);
+/* Lets all go: pending signals are delivered, group-stops go on. */
+void cprof_stop_release(struct cprof_tracer *tracer);
+
+/* procfs.c: without memory of its own. */
+/* Calls `each` for every thread id there is. False if the directory cannot be read. */
+bool cprof_procfs_tasks(int procfd, bool (*each)(void *context, pid_t tid), void *context);
+/* The state letter of a thread, 0 if it cannot be read. */
+char cprof_procfs_state(int procfd, pid_t tid);
+
+/* arch_x86_64.c */
+/* A system call that only our interrupt ended is marked for the kernel to restart. Called at the
+ * stop, so that it holds even if the tracer dies the next moment. */
+void cprof_arch_restart(pid_t tid, struct user_regs_struct *regs);
+void cprof_arch_regs(const struct user_regs_struct *from, struct cprof_regs *to);
+int64_t cprof_arch_syscall(const struct user_regs_struct *regs, uint64_t arguments[6]);
+
+#endif

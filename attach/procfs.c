@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Procfs by system calls only, for a process that may not allocate.
+ */
+#include "private.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct directory_entry { /* struct linux_dirent64, getdents(2) */
+	uint64_t inode;
+	int64_t offset;
+	uint16_t length;
+	uint8_t type;
+	char name[];
+};
+
+/* The number a name consists of, 0 if it is none. */
+static pid_t parse_tid(const char *name)
+{
+	long value = 0;
+
+	if (!*name)
+		return 0;
+	for (; *name; name++) {
+		if (*name < '0' || *name > '9' || value > 1 << 28)
+			return 0;
+		value = value * 10 + (*name - '0');
+	}
+	return (pid_t)value;
+}
+
+bool cprof_procfs_tasks(int procfd, bool (*each)(void *context, pid_t tid), void *context)
+{
+	static _Alignas(8) char buffer[32768];
+	int fd = openat(procfd, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	bool good = fd >= 0;
+	long got;
+
+	while (good && (got = syscall(SYS_getdents64, fd, buffer, sizeof(buffer))) > 0) {
+		const struct directory_entry *entry;
+
+		for (long at = 0; at < got && good; at += entry->length) {
+			pid_t tid;
+
+			entry = (const struct directory_entry *)(buffer + at);
+			tid = parse_tid(entry->name);
+			good = !tid || each(context, tid);
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+	return good;
+}
+
+/* "task/TID/stat" without stdio, whose locks another thread may have held at the fork. */
+static void stat_path(pid_t tid, char path[40])
+{
+	char digits[12];
+	size_t count = 0;
+	char *to = path;
+
+	for (; tid > 0; tid /= 10)
+		digits[count++] = (char)('0' + tid % 10);
+	memcpy(to, "task/", 5);
+	to += 5;
+	while (count)
+		*to++ = digits[--count];
+	memcpy(to, "/stat", 6);
+}
+
+char cprof_procfs_state(int procfd, pid_t tid)
+{
+	char path[40];
+	char text[512];
+	ssize_t got = -1;
+	int fd;
+
+	stat_path(tid, path);
+	fd = openat(procfd, path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		got = read(fd, text, sizeof(text));
+		close(fd);
+	}
+	/* The name before it may hold any character, parentheses too. */
+	while (got > 3 && text[got - 1] != ')')
+		got--;
+	return got > 3 && got + 1 < (ssize_t)sizeof(text) ? text[got + 1] : '\0';
+}
