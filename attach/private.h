@@ -22,7 +22,8 @@
 
 enum cprof_tracee_phase {
 	CPROF_TRACEE_NEW,
-	CPROF_TRACEE_SEIZED, /* asked to stop, not there yet */
+	CPROF_TRACEE_SEIZED,
+	CPROF_TRACEE_ASKED, /* to stop, but is not there yet */
 	CPROF_TRACEE_HELD,
 	CPROF_TRACEE_GONE,
 };
@@ -74,7 +75,6 @@ struct cprof_tracer {
 	uint64_t last_release_ns;
 	uint64_t taken_ns; /* wall clock */
 	uint64_t pool_used;
-	uint64_t pending; /* seized, not held yet */
 };
 
 /* tracer.c: runs in the forked process. */

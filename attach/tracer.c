@@ -6,12 +6,15 @@
 
 #include <cprof/util.h>
 #include <errno.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/uio.h>
 
-#define SCANS_MAX 32  /* each finds only what threads that were not yet held have started */
-#define BATCH     512 /* stacks a call, IOV_MAX is 1024 */
-#define PIECE_MIN 16384ull
-#define PIECE_MAX (4ull << 20)
+#define SCANS_MAX   32  /* each finds only what threads that were not yet held have started */
+#define BATCH       512 /* stacks a call, IOV_MAX is 1024 */
+#define PIECE_USUAL 8192ull
+#define PIECE_MIN   16384ull
+#define PIECE_MAX   (4ull << 20)
 
 static bool note_state(void *context, pid_t tid)
 {
@@ -102,14 +105,27 @@ static void read_stacks(struct cprof_tracer *tracer)
 	read_batch(tracer, &batch);
 }
 
+/* Room for what stacks usually take, before anyone is stopped: page faults on new memory would
+ * take a tenth of the pause. */
+static void prepare_pool(struct cprof_tracer *tracer)
+{
+	uint64_t bytes = CPROF_MIN((tracer->count + 1) * PIECE_USUAL, CPROF_POOL_BYTES / 8);
+
+	madvise(tracer->pool, bytes, MADV_POPULATE_WRITE); /* Linux 5.14; else they fault */
+}
+
 void cprof_tracer_snapshot(struct cprof_tracer *tracer)
 {
 	size_t fresh = 1;
+
+	/* While threads are held nobody else's work comes first, where that is permitted. */
+	setpriority(PRIO_PROCESS, 0, -20);
 
 	/* State letters first: at the stop every thread is in `t`. */
 	if (!tracer->tids && !cprof_procfs_tasks(tracer->procfd, note_state, tracer) &&
 	    !tracer->fault)
 		tracer->fault = CPROF_TRACER_GONE;
+	prepare_pool(tracer);
 	for (unsigned i = 0; i < SCANS_MAX && fresh && !tracer->fault; i++)
 		cprof_stop_new(tracer, &fresh);
 	if (!tracer->fault)
