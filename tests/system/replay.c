@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * replay PID SAMPLES [RATE]: takes samples of a running process, unwinds every one with two
- * backends and compares them frame by frame (libunwind is the judge), then replays them all to
- * time a warm sample: unwinding, interning, naming. Prints one JSON object.
+ * replay PID SAMPLES [RATE [SECONDS]]: takes samples of a running process, for 60 s at most, unwinds
+ * every one with two backends and compares them frame by frame (libunwind is the judge), then
+ * replays them all to time a warm sample: unwinding, interning, naming. Prints one JSON object.
  */
 #include <cprof/perf.h>
 #include <cprof/profile.h>
@@ -211,6 +211,7 @@ int main(int argc, char **argv)
 	struct cprof_modules *modules;
 	struct cprof_target *target;
 	struct cprof_perf *perf;
+	uint64_t seconds = argc > 4 ? strtoul(argv[4], NULL, 10) : 60;
 	uint64_t deadline;
 	size_t wanted;
 
@@ -227,7 +228,7 @@ int main(int argc, char **argv)
 	fail(cprof_perf_create(target, &config, &perf));
 	fail(cprof_perf_enable(perf));
 	fail(cprof_space_refresh(replay.space));
-	deadline = cprof_now_ns() + 60000000000ull;
+	deadline = cprof_now_ns() + seconds * 1000000000u;
 	while (replay.stacks < wanted && cprof_now_ns() < deadline && cprof_target_alive(target)) {
 		usleep(20000);
 		cprof_perf_drain(perf, false, on_record, &replay);
