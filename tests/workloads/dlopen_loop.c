@@ -44,5 +44,6 @@ int main(int argc, char **argv)
 		munmap(wedge, room);
 	}
 	printf("library_burn %.4f\n", (double)burnt / (double)clock_ns(CLOCK_PROCESS_CPUTIME_ID));
+	print_cpu();
 	return 0;
 }

@@ -55,5 +55,6 @@ int main(int argc, char **argv)
 		}
 	}
 	report(2 * rounds, clock_ns(CLOCK_MONOTONIC) - start);
+	print_cpu();
 	return 0;
 }

@@ -57,5 +57,6 @@ int main(int argc, char **argv)
 	}
 	for (unsigned i = 0; i < 3; i++)
 		printf("%s %.4f\n", parts[i].name, (double)parts[i].spent / (double)total);
+	print_cpu();
 	return 0;
 }

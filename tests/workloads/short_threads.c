@@ -59,5 +59,6 @@ int main(int argc, char **argv)
 	total = (double)clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 	printf("short_work %.4f\nsteady_work %.4f\nthreads %u\n", (double)short_ns / total,
 	       (double)steady_ns / total, births);
+	print_cpu();
 	return 0;
 }
