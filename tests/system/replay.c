@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * replay PID SAMPLES [RATE [SECONDS]]: takes samples of a running process, for 60 s at most, unwinds
- * every one with two backends and compares them frame by frame (libunwind is the judge), then
- * replays them all to time a warm sample: unwinding, interning, naming. Prints one JSON object.
+ * replay PID SAMPLES [RATE [SECONDS]]: takes samples of a running process, for 60 s at most,
+ * unwinds every one with two backends and compares them frame by frame (libunwind is the judge),
+ * then replays them all to time a warm sample: unwinding, interning, naming. Prints one JSON
+ * object.
  */
 #include <cprof/perf.h>
 #include <cprof/profile.h>

@@ -33,9 +33,11 @@ program() { # RATE PROGRAM ARGS...
 	echo "$name: $("$python" -c "$judge" profile.json stats.json said 'print(count, "%.3f" % (total / said["cpu_s"])) or True')"
 	check "$name: samples" holds 'count > 100'
 	check "$name: way" holds "stats['sampling'] == '$way'"
+	# Per thread, what the events counted but did not sample is in the profile too.
+	if [ "$way" = cpu-wide ]; then slack='4 / math.sqrt(count) + 0.02'; else slack=0.06; fi
 	check "$name: samples stand for its CPU time" holds \
-		'abs(total - said["cpu_s"]) <= 0.05 * said["cpu_s"] + 0.02'
-	check "$name: complete" holds 'stats["complete"] >= 0.99 * stats["samples"]'
+		"abs(total - said['cpu_s']) <= ($slack) * said['cpu_s'] + 0.02"
+	check "$name: complete" holds "stats['complete'] >= $complete * stats['samples']"
 }
 
 for way in cpu-wide per-thread; do
@@ -44,7 +46,8 @@ for way in cpu-wide per-thread; do
 		continue
 	fi
 
-	program 499 shares 3
+	complete=0.99
+	program 997 shares 3 irregular
 	for part in share_seventy share_twenty share_ten; do
 		check "$name: $part" holds "near(share('$part'), said['$part'])"
 	done
@@ -52,33 +55,37 @@ for way in cpu-wide per-thread; do
 
 	# Per-thread events begin with a whole period in every thread: 2 ms threads are not seen, and
 	# the profile says so.
-	program 199 short_threads 3
+	if [ $way = cpu-wide ]; then rate=997; else rate=199; fi
+	program $rate short_threads 3
 	if [ $way = cpu-wide ]; then
 		check "$name: short" holds 'near(share("short_work"), said["short_work"])'
 		check "$name: steady" holds 'near(share("steady_work"), said["steady_work"])'
 		check "$name: nothing missed" holds 'share("[not sampled]") < 0.03'
 	else
 		check "$name: short ones are missed" holds 'share("short_work") < 0.5 * said["short_work"]'
-		check "$name: and it says so" holds \
-			'near(share("short_work") + share("[not sampled]"), 1 - said["steady_work"])'
+		check "$name: and it says so" holds 'share("[not sampled]") > 0.5 * said["short_work"]'
 	fi
 	check "$name: threads" holds 'stats["threads"] >= 0.9 * said["threads"]'
 
-	program 499 dlopen_loop 3
+	program 997 dlopen_loop 3
 	check "$name: library" holds 'near(share("library_burn"), said["library_burn"])'
 	check "$name: its leaf" holds 'share("library_leaf") > 0.8 * said["library_burn"]'
 	check "$name: all inside main" holds 'share("main") > 0.95'
 
 	# Through seven execs: what was sampled before is kept (the CPU time above), and every sample
 	# is named by the program of its time.
-	program 499 forker 3 400
+	# A stack page that fork's copy-on-write is just replacing cannot be read, nor can the stack of
+	# a program that an exec is just throwing away.
+	complete=0.95
+	program 997 forker 3 400
 	check "$name: named in every life" holds \
 		'share("busy_thread") + share("main") + share("[not sampled]") > 0.9'
 	check "$name: its thread" holds 'seconds("thread_work") >= 0.95 * seconds("busy_thread")'
 	check "$name: children are others" holds 'seconds("child_work") == 0'
 
-	program 499 pingpong 3
+	complete=0.99
+	program 997 pingpong 3
 	check "$name: both threads" holds 'share("main") > 0.2 and share("answer") > 0.2'
-	check "$name: threads" holds 'stats["threads"] == 2'
+	check "$name: no more threads" holds 'stats["threads"] == 2'
 done
 finish

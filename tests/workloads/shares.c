@@ -2,25 +2,29 @@
  *
  * Three functions with 70, 20 and 10 percent of the CPU time, kept exact by the thread's CPU clock:
  * whichever is furthest behind its share runs next.
- * usage: shares [SECONDS]
+ * usage: shares [SECONDS [irregular]]
+ * Cycles are of equal length, which a clock can be in step with, unless irregular ones are asked
+ * for.
  */
 #include "workload.h"
 
 #define ROUNDS 300000
 
+static uint64_t rounds = ROUNDS;
+
 __attribute__((noinline)) static uint64_t share_seventy(void)
 {
-	return work(ROUNDS);
+	return work(rounds);
 }
 
 __attribute__((noinline)) static uint64_t share_twenty(void)
 {
-	return work(ROUNDS) + 1;
+	return work(rounds) + 1;
 }
 
 __attribute__((noinline)) static uint64_t share_ten(void)
 {
-	return work(ROUNDS) + 2;
+	return work(rounds) + 2;
 }
 
 static struct {
@@ -49,6 +53,8 @@ int main(int argc, char **argv)
 			if ((double)parts[i].spent / parts[i].share <
 			    (double)parts[next].spent / parts[next].share)
 				next = i;
+		if (argc > 2)
+			rounds = ROUNDS / 2 + (uint64_t)rand() % ROUNDS;
 		before = thread_cpu_ns();
 		sink += parts[next].run();
 		spent = thread_cpu_ns() - before;
