@@ -83,9 +83,15 @@ void cprof_tracer_snapshot(struct cprof_tracer *tracer);
 /* stop.c */
 /* The tracee of a thread, added if it is new; NULL when there are too many. */
 struct cprof_tracee *cprof_tracee_get(struct cprof_tracer *tracer, pid_t tid);
-/* Seizes and interrupts every thread that is not known yet, and waits until all are held, gone, or
- * have had their time; `*fresh` tells how many were new. */
-bool cprof_stop_new(struct cprof_tracer *tracer, size_t *fresh);
+/*
+ * Seizes and interrupts every thread that is not known yet, and waits until all are held, gone, or
+ * have had their time; `*fresh` tells how many were new.
+ *
+ * The first thread (`leader`) must be stopped last and released first: while it is traced the
+ * kernel queues even ignored signals sent to the process, and wakes some thread for them; a thread
+ * that is not held would see an EINTR that nobody can take back.
+ */
+bool cprof_stop_new(struct cprof_tracer *tracer, bool leader, size_t *fresh);
 /* Lets all go: pending signals are delivered, group-stops go on. */
 void cprof_stop_release(struct cprof_tracer *tracer);
 

@@ -136,7 +136,7 @@ static void collect(struct cprof_tracer *tracer)
 struct scan {
 	struct cprof_tracer *tracer;
 	size_t fresh;
-	bool failed;
+	bool leader; /* the first thread too */
 };
 
 static bool wanted(const struct cprof_tracer *tracer, pid_t tid)
@@ -156,7 +156,7 @@ static bool seize(void *context, pid_t tid)
 	struct cprof_tracer *tracer = scan->tracer;
 	struct cprof_tracee *tracee;
 
-	if (!wanted(tracer, tid))
+	if (!wanted(tracer, tid) || (tid == tracer->pid && !scan->leader))
 		return true;
 	tracee = cprof_tracee_get(tracer, tid);
 	if (!tracee) {
@@ -182,9 +182,9 @@ static bool seize(void *context, pid_t tid)
 	return true;
 }
 
-bool cprof_stop_new(struct cprof_tracer *tracer, size_t *fresh)
+bool cprof_stop_new(struct cprof_tracer *tracer, bool leader, size_t *fresh)
 {
-	struct scan scan = {.tracer = tracer};
+	struct scan scan = {.tracer = tracer, .leader = leader};
 
 	if (!cprof_procfs_tasks(tracer->procfd, seize, &scan)) {
 		if (!tracer->fault)
@@ -212,14 +212,21 @@ bool cprof_stop_new(struct cprof_tracer *tracer, size_t *fresh)
 	return true;
 }
 
+static void release(const struct cprof_tracee *tracee)
+{
+	if (tracee->phase == CPROF_TRACEE_HELD)
+		ptrace(PTRACE_DETACH, tracee->tid, NULL, (long)tracee->signal);
+}
+
 void cprof_stop_release(struct cprof_tracer *tracer)
 {
-	for (size_t i = 0; i < tracer->count; i++) {
-		const struct cprof_tracee *tracee = &tracer->tracees[i];
+	uint32_t leader = *find_slot(tracer, tracer->pid);
 
-		if (tracee->phase == CPROF_TRACEE_HELD)
-			ptrace(PTRACE_DETACH, tracee->tid, NULL, (long)tracee->signal);
-	}
+	if (leader)
+		release(&tracer->tracees[leader - 1]);
+	for (size_t i = 0; i < tracer->count; i++)
+		if (i + 1 != leader)
+			release(&tracer->tracees[i]);
 	/* Stragglers cannot be detached; our end releases them. */
 	tracer->last_release_ns = cprof_now_ns();
 }

@@ -114,10 +114,20 @@ static void prepare_pool(struct cprof_tracer *tracer)
 	madvise(tracer->pool, bytes, MADV_POPULATE_WRITE); /* Linux 5.14; else they fault */
 }
 
+/* Until a scan finds no new thread: only those not yet held can have started some. */
+static void stop_all(struct cprof_tracer *tracer)
+{
+	size_t fresh = 0;
+
+	if (!tracer->fault)
+		cprof_stop_new(tracer, false, &fresh);
+	fresh = 1;
+	for (unsigned i = 0; i < SCANS_MAX && fresh && !tracer->fault; i++)
+		cprof_stop_new(tracer, true, &fresh);
+}
+
 void cprof_tracer_snapshot(struct cprof_tracer *tracer)
 {
-	size_t fresh = 1;
-
 	/* While threads are held nobody else's work comes first, where that is permitted. */
 	setpriority(PRIO_PROCESS, 0, -20);
 
@@ -126,8 +136,7 @@ void cprof_tracer_snapshot(struct cprof_tracer *tracer)
 	    !tracer->fault)
 		tracer->fault = CPROF_TRACER_GONE;
 	prepare_pool(tracer);
-	for (unsigned i = 0; i < SCANS_MAX && fresh && !tracer->fault; i++)
-		cprof_stop_new(tracer, &fresh);
+	stop_all(tracer);
 	if (!tracer->fault)
 		read_stacks(tracer);
 	cprof_stop_release(tracer);
