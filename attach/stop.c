@@ -127,10 +127,15 @@ static void collect(struct cprof_tracer *tracer)
 	uint64_t deadline = cprof_now_ns() + tracer->straggler_ns;
 	int flags = 0;
 
-	for (size_t i = tracer->count; i-- > 0;)
-		if (tracer->tracees[i].phase == CPROF_TRACEE_ASKED &&
-		    !collect_one(tracer, &tracer->tracees[i], flags, &deadline))
-			flags = WNOHANG;
+	for (size_t i = tracer->count; i-- > 0;) {
+		struct cprof_tracee *tracee = &tracer->tracees[i];
+
+		if (tracee->phase != CPROF_TRACEE_ASKED ||
+		    collect_one(tracer, tracee, flags, &deadline))
+			continue;
+		tracee->phase = CPROF_TRACEE_LATE;
+		flags = WNOHANG;
+	}
 }
 
 struct scan {
