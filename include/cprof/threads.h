@@ -59,7 +59,9 @@ struct cprof_dump_thread {
 	char state;
 	bool held; /* false: it could not be stopped, there are no frames */
 	struct cprof_wait wait;
-	struct cprof_dump_frame *frames; /* innermost first */
+	struct cprof_dump_frame *frames; /* innermost first; equal stacks share them: same pointer.
+					  * Of a stack too deep the innermost and outermost are
+					  * kept, and a frame without a pc says what was left out */
 	size_t frame_count;
 	enum cprof_end end;
 };

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The target's memory map, to tell what an address belongs to.
+ */
+#include "private.h"
+
+#include <cprof/util.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static struct cprof_error *add_area(void *context, const struct cprof_mapping *mapping)
+{
+	struct cprof_areas *areas = context;
+	struct cprof_area area = {
+		.start = mapping->start, .end = mapping->end, .base = mapping->start};
+	const struct cprof_area *before;
+
+	if (!cprof_grow(&areas->areas, &areas->capacity, areas->count + 1, sizeof(area)))
+		return cprof_error_nomem();
+	before = areas->count ? &areas->areas[areas->count - 1] : NULL;
+	if (!mapping->path[0] && before && before->end == mapping->start &&
+	    before->path[0] == '/' && (mapping->prot & PROT_WRITE)) {
+		area.path = before->path; /* the .bss */
+		area.base = before->base;
+	} else {
+		area.path = cprof_keep_clean(&areas->texts, mapping->path);
+		if (!area.path)
+			return cprof_error_nomem();
+	}
+	if (before && mapping->offset && strcmp(before->path, area.path) == 0)
+		area.base = before->base;
+	areas->areas[areas->count++] = area;
+	return NULL;
+}
+
+static struct cprof_area *find_area(const struct cprof_areas *areas, uint64_t address)
+{
+	size_t low = 0;
+	size_t high = areas->count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (areas->areas[middle].end <= address)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < areas->count && areas->areas[low].start <= address ? &areas->areas[low] : NULL;
+}
+
+struct cprof_error *cprof_areas_init(const struct cprof_target *target,
+				     const struct cprof_snapshot *snapshot,
+				     struct cprof_areas *areas)
+{
+	*areas = (struct cprof_areas){0};
+	CPROF_TRY(cprof_target_maps(target, add_area, areas));
+	for (size_t i = 0; i < snapshot->count; i++) {
+		const struct cprof_snapshot_thread *thread = &snapshot->threads[i];
+		struct cprof_area *area =
+			thread->held ? find_area(areas, thread->regs.value[CPROF_REG_SP]) : NULL;
+
+		if (area && !area->stack_of && area->path[0] != '/')
+			area->stack_of = thread->tid;
+	}
+	return NULL;
+}
+
+void cprof_areas_deinit(struct cprof_areas *areas)
+{
+	free(areas->areas);
+	cprof_keep_deinit(&areas->texts);
+}
+
+void cprof_areas_describe(const struct cprof_areas *areas, uint64_t address, char *text,
+			  size_t size)
+{
+	const struct cprof_area *area = find_area(areas, address);
+
+	if (!area)
+		snprintf(text, size, "unmapped memory");
+	else if (area->stack_of)
+		snprintf(text, size, "stack of thread %d", (int)area->stack_of);
+	else if (strcmp(area->path, "[heap]") == 0)
+		snprintf(text, size, "heap");
+	else if (area->path[0])
+		snprintf(text, size, "%s+0x%llx", area->path,
+			 (unsigned long long)(address - area->base));
+	else
+		snprintf(text, size, "anonymous memory");
+}
