@@ -69,7 +69,7 @@ struct cprof_region {
 	uint64_t bias; /* address - bias = address in the module's image */
 	struct cprof_module *module;
 	uint32_t id;      /* unique in the space's lifetime: the same number is the same region */
-	bool bound;       /* `bias` is known (or cannot be) */
+	bool bound;       /* `bias` is known (or cannot be) and `module` is up to date */
 	const char *path; /* as the kernel named it; lives as long as `modules` */
 };
 

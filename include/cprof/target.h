@@ -22,7 +22,6 @@ struct cprof_target_info {
 	uint64_t pid_ns_ino;
 	uint64_t start_ticks; /* since boot, in clock ticks: pid and this are an identity */
 	uint64_t start_stack; /* where the main thread's stack began: argc lies there; 0 unknown */
-	uid_t uid;            /* effective */
 	char comm[16 * 4];    /* name of the main thread, safe to show */
 	char *cmdline;        /* arguments joined by spaces, safe to show; comm if there are none */
 	char *exe;            /* where /proc/PID/exe points, safe to show; "" if unknown */
@@ -41,8 +40,12 @@ bool cprof_target_alive(const struct cprof_target *target);
 /* Procfs's state letter of the main thread ('T' stopped), or 0. */
 char cprof_target_state(const struct cprof_target *target);
 
-/* After an exec: the new exe, comm, cmdline and root. */
+/* After an exec: the new exe, comm, cmdline and start_stack, which no other thread may be reading
+ * meanwhile; the rest of the info never changes. */
 struct cprof_error *cprof_target_reload(struct cprof_target *target);
+
+/* The effective uid now; (uid_t)-1 if the process is gone. From any thread. */
+uid_t cprof_target_uid(const struct cprof_target *target);
 
 /* Thread ids now, ascending; the caller frees. */
 struct cprof_error *cprof_target_threads(const struct cprof_target *target, pid_t **tids,

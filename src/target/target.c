@@ -83,10 +83,11 @@ static void user_name(uid_t uid, char *text, size_t size)
 
 static struct cprof_error *denied(const struct cprof_target *target, int errnum)
 {
+	uid_t uid = cprof_target_uid(target);
 	char owner[128];
 
-	if (target->info.uid != geteuid()) {
-		user_name(target->info.uid, owner, sizeof(owner));
+	if (uid != geteuid()) {
+		user_name(uid, owner, sizeof(owner));
 		return cprof_error_create(
 			CPROF_DENIED, "run as root, or as that user",
 			"pid %d: not permitted: the process belongs to %s and you are uid %u",
@@ -164,7 +165,6 @@ static void read_status(struct cprof_target *target)
 	CPROF_AUTO_FREE char *status = cprof_read_file_at(target->procfd, "status", 1 << 16, NULL);
 	const char *field = status ? status_field(status, "NStgid") : NULL;
 	struct stat namespace;
-	unsigned uid;
 	char *end;
 	long pid;
 
@@ -173,13 +173,19 @@ static void read_status(struct cprof_target *target)
 		target->info.inner_pid = (pid_t)pid; /* the last one is the innermost */
 		field = *end == '\n' ? NULL : end;
 	}
-	field = status ? status_field(status, "Uid") : NULL;
-	if (field && sscanf(field, "%*u %u", &uid) == 1)
-		target->info.uid = uid;
 	if (fstatat(target->procfd, "ns/pid", &namespace, 0) == 0) {
 		target->info.pid_ns_dev = namespace.st_dev;
 		target->info.pid_ns_ino = namespace.st_ino;
 	}
+}
+
+uid_t cprof_target_uid(const struct cprof_target *target)
+{
+	CPROF_AUTO_FREE char *status = cprof_read_file_at(target->procfd, "status", 1 << 16, NULL);
+	const char *field = status ? status_field(status, "Uid") : NULL;
+	unsigned uid;
+
+	return field && sscanf(field, "%*u %u", &uid) == 1 ? uid : (uid_t)-1;
 }
 
 static char *read_cmdline(const struct cprof_target *target)
@@ -232,7 +238,6 @@ struct cprof_error *cprof_target_reload(struct cprof_target *target)
 	if (!cprof_target_thread_name(target, target->info.pid, target->info.comm,
 				      sizeof(target->info.comm)))
 		target->info.comm[0] = '\0';
-	read_status(target);
 	target->info.start_stack = read_stat(target->procfd, "stat", &line) ? line.start_stack : 0;
 	length = readlinkat(target->procfd, "exe", link, sizeof(link) - 1);
 	link[CPROF_MAX(length, 0)] = '\0';

@@ -131,15 +131,15 @@ static struct cprof_error *open_elf(struct cprof_naming *naming)
  * the target's user is believed. */
 static struct cprof_error *open_perf_map(struct cprof_naming *naming)
 {
-	const struct cprof_target_info *info = cprof_target_info(naming->target);
 	CPROF_AUTO_CLOSE int fd = -1;
 	uint64_t mtime;
 	struct stat stat;
 	char path[64];
 
-	snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)info->inner_pid);
+	snprintf(path, sizeof(path), "/tmp/perf-%d.map",
+		 (int)cprof_target_info(naming->target)->inner_pid);
 	fd = cprof_target_open_path(naming->target, path, false);
-	if (fd < 0 || fstat(fd, &stat) != 0 || stat.st_uid != info->uid)
+	if (fd < 0 || fstat(fd, &stat) != 0 || stat.st_uid != cprof_target_uid(naming->target))
 		return NULL;
 	mtime = (uint64_t)stat.st_mtim.tv_sec * 1000000000u + (uint64_t)stat.st_mtim.tv_nsec;
 	if (naming->image && naming->map_size == (uint64_t)stat.st_size &&

@@ -96,6 +96,7 @@ static void cut(struct cprof_space *space, uint64_t start, uint64_t end)
 		if (tail.region.end > end) { /* a hole in the middle */
 			tail.region.offset += end - tail.region.start;
 			tail.region.start = end;
+			tail.region.id = ++space->next_id;
 			memmove(space->slots + from + 1, space->slots + from,
 				(space->count - from) * sizeof(*space->slots));
 			space->slots[from] = tail;
@@ -147,16 +148,22 @@ struct cprof_error *cprof_space_map(struct cprof_space *space, const struct cpro
 	slot.region.path = cprof_modules_keep(space->modules, mapping->path);
 	if (!slot.region.path)
 		return cprof_error_nomem();
-	/* The same mapping told again keeps its region, its id and its module. */
+	/*
+	 * The same mapping told again keeps its region, and its id and module unless the file
+	 * behind the same inode is another by now (a plugin built anew, then loaded again): see
+	 * bind_slot().
+	 */
 	at = lower_bound(space, mapping->start);
 	if (at < space->count) {
-		const struct slot *old = &space->slots[at];
+		struct slot *old = &space->slots[at];
 
 		if (old->region.start == slot.region.start && old->region.end == slot.region.end &&
 		    old->region.offset == slot.region.offset &&
 		    old->region.path == slot.region.path && old->dev == slot.dev &&
-		    old->ino == slot.ino)
+		    old->ino == slot.ino) {
+			old->region.bound = false;
 			return NULL;
+		}
 	}
 	return insert(space, &slot);
 }
@@ -289,20 +296,33 @@ static struct cprof_module *bind_file(struct cprof_space *space, const struct sl
 				 0);
 }
 
+static struct cprof_module *find_module(struct cprof_space *space, const struct slot *slot)
+{
+	struct cprof_module_key jit = {.kind = CPROF_MODULE_JIT, .owner = space->target};
+	const char *path = slot->region.path;
+
+	if (strcmp(path, "[vdso]") == 0)
+		return bind_vdso(space, slot);
+	if (slot->ino && path[0] == '/')
+		return bind_file(space, slot);
+	if (strcmp(path, "[vsyscall]") == 0)
+		return NULL;
+	return cprof_modules_get(space->modules, &jit, space->target, "[jit]", -1, NULL, 0);
+}
+
 static void bind_slot(struct cprof_space *space, struct slot *slot)
 {
 	struct cprof_region *region = &slot->region;
-	struct cprof_module_key jit = {.kind = CPROF_MODULE_JIT, .owner = space->target};
+	struct cprof_module *module = find_module(space, slot);
 
 	region->bound = true;
+	if (region->module) { /* bound before: what cannot be opened any more is as it was */
+		if (module == region->module || !module || !cprof_module_image(module))
+			return;
+		region->id = ++space->next_id;
+	}
 	region->bias = 0;
-	if (strcmp(region->path, "[vdso]") == 0)
-		region->module = bind_vdso(space, slot);
-	else if (slot->ino && region->path[0] == '/')
-		region->module = bind_file(space, slot);
-	else if (strcmp(region->path, "[vsyscall]") != 0)
-		region->module = cprof_modules_get(space->modules, &jit, space->target, "[jit]", -1,
-						   NULL, 0);
+	region->module = module;
 	if (!region->module || !cprof_module_image(region->module))
 		return;
 	if (!cprof_image_bias(cprof_module_image(region->module), region->start, region->offset,
