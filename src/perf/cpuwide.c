@@ -21,6 +21,7 @@ static const double speeds[] = {1.17, 1.05, 0.94, 0.84};
 
 static int ring_open(struct cprof_perf *perf, size_t ring)
 {
+	uint64_t slow = CLOCKS * perf->period;
 	struct cprof_event *bridge;
 	int status;
 
@@ -31,9 +32,8 @@ static int ring_open(struct cprof_perf *perf, size_t ring)
 		return status;
 	bridge->bridge = true;
 	for (size_t i = 0; i < CLOCKS && status == 0; i++)
-		status = cprof_event_add(perf, -1, ring,
-					 (uint64_t)((double)(CLOCKS * perf->period) / speeds[i]),
-					 NULL);
+		status =
+			cprof_event_add(perf, -1, ring, (uint64_t)((double)slow / speeds[i]), NULL);
 	return status;
 }
 
