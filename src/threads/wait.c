@@ -126,11 +126,11 @@ static void say_fd(struct call *call, int fd)
 	cprof_wait_say(&call->text, "fd %d: %s", fd, known ? known->text : "closed");
 }
 
-static void wait_fd(struct call *call, int fd)
+static void wait_fd(struct call *call, int fd, enum cprof_wait_kind closed)
 {
 	const struct cprof_fd *known = cprof_fds_find(&call->look->fds, fd);
 
-	call->wait->kind = known ? known->kind : CPROF_WAIT_FILE;
+	call->wait->kind = known ? known->kind : closed;
 	say_fd(call, fd);
 }
 
@@ -308,7 +308,7 @@ static bool wait_simple(struct call *call, long number)
 /* Calls that wait for the descriptor that is their first argument. */
 static bool wait_io(struct call *call, long number)
 {
-	static const short calls[] = {
+	static const short any[] = {
 		SYS_read,
 		SYS_write,
 		SYS_pread64,
@@ -319,15 +319,6 @@ static bool wait_io(struct call *call, long number)
 		SYS_pwritev,
 		SYS_preadv2,
 		SYS_pwritev2,
-		SYS_sendto,
-		SYS_recvfrom,
-		SYS_sendmsg,
-		SYS_recvmsg,
-		SYS_sendmmsg,
-		SYS_recvmmsg,
-		SYS_accept,
-		SYS_accept4,
-		SYS_connect,
 		SYS_fsync,
 		SYS_fdatasync,
 		SYS_syncfs,
@@ -346,18 +337,27 @@ static bool wait_io(struct call *call, long number)
 		SYS_mq_timedreceive,
 		SYS_mq_timedsend,
 	};
+	static const short sockets[] = {
+		SYS_sendto,   SYS_recvfrom, SYS_sendmsg, SYS_recvmsg, SYS_sendmmsg,
+		SYS_recvmmsg, SYS_accept,   SYS_accept4, SYS_connect,
+	};
+	bool found = false;
 
-	for (size_t i = 0; i < CPROF_COUNT(calls); i++)
-		if (calls[i] == number) {
-			wait_fd(call, (int)call->arguments[0]);
-			return true;
-		}
-	return false;
+	for (size_t i = 0; i < CPROF_COUNT(any) && !found; i++)
+		found = any[i] == number;
+	if (found) /* should it have been closed since: it was some file */
+		wait_fd(call, (int)call->arguments[0], CPROF_WAIT_FILE);
+	for (size_t i = 0; i < CPROF_COUNT(sockets) && !found; i++) {
+		found = sockets[i] == number;
+		if (found)
+			wait_fd(call, (int)call->arguments[0], CPROF_WAIT_SOCKET);
+	}
+	return found;
 }
 
 static void wait_lock(struct call *call)
 {
-	wait_fd(call, (int)call->arguments[0]);
+	wait_fd(call, (int)call->arguments[0], CPROF_WAIT_FILE);
 	cprof_wait_say(&call->text, ", lock");
 }
 

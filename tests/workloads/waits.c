@@ -2,8 +2,10 @@
  *
  * Threads that wait, each named after what it waits for; or that have locked one another out.
  * Prints a line "ready" once all of them sleep.
- * usage: waits [kinds|pair|circle|self|gone|relock|writer]
+ * usage: waits [kinds|pair|circle|self|gone|relock|writer|garbage|deep]
  */
+#pragma GCC optimize("no-optimize-sibling-calls") /* every caller stays on its stack */
+
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -378,6 +380,43 @@ static void *run_writer(void *unused)
 	return unused;
 }
 
+static pthread_mutex_t *spoilt;
+
+static void *run_spoilt(void *unused)
+{
+	name_thread("spoilt");
+	pthread_mutex_lock(spoilt);
+	return unused;
+}
+
+/* Its memory becomes something else while a thread waits for it. */
+static void spoil_mutex(void)
+{
+	spoilt = malloc(sizeof(*spoilt));
+	pthread_mutex_init(spoilt, NULL);
+	pthread_mutex_lock(spoilt);
+	start(run_spoilt, NULL);
+	usleep(200000);
+	memset(spoilt, 0xff, sizeof(*spoilt));
+}
+
+static volatile int depth = 30000;
+
+static __attribute__((noinline)) int descend(int levels)
+{
+	if (levels == 0) {
+		name_thread("bottom");
+		return pause();
+	}
+	return descend(levels - 1) + depth;
+}
+
+static void *run_deep(void *unused)
+{
+	printf("%d\n", descend(depth));
+	return unused;
+}
+
 int main(int argc, char **argv)
 {
 	const char *mode = argc > 1 ? argv[1] : "kinds";
@@ -404,6 +443,10 @@ int main(int argc, char **argv)
 		/* main has the mutex and wants the rwlock that the writer has */
 		pthread_mutex_lock(&mutex);
 		start(run_writer, NULL);
+	} else if (strcmp(mode, "garbage") == 0) {
+		spoil_mutex();
+	} else if (strcmp(mode, "deep") == 0) {
+		start(run_deep, NULL);
 	}
 	usleep(300000);
 	puts("ready");
