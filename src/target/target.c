@@ -328,13 +328,12 @@ struct cprof_error *cprof_target_create(pid_t pid, struct cprof_target **result)
 
 void cprof_target_destroy(struct cprof_target *target)
 {
-	int *fds[] = {&target->pidfd, &target->procfd, &target->rootfd, &target->exefd};
-
 	if (!target)
 		return;
+	const int fds[] = {target->pidfd, target->procfd, target->rootfd, target->exefd};
 	for (size_t i = 0; i < CPROF_COUNT(fds); i++)
-		if (*fds[i] >= 0)
-			close(*fds[i]);
+		if (fds[i] >= 0)
+			close(fds[i]);
 	free(target->info.cmdline);
 	free(target->info.exe);
 	free(target);

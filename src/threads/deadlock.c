@@ -139,22 +139,6 @@ static bool add_deadlock(void *context, const size_t *nodes, size_t length)
 	return true;
 }
 
-static size_t find_thread(const struct cprof_dump *dump, pid_t tid)
-{
-	size_t low = 0;
-	size_t high = dump->count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (dump->threads[middle].tid < tid)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < dump->count && dump->threads[low].tid == tid ? low : CPROF_DEADLOCK_NONE;
-}
-
 struct cprof_error *cprof_deadlock_find(struct cprof_look *look)
 {
 	struct cprof_dump *dump = look->dump;
@@ -167,8 +151,8 @@ struct cprof_error *cprof_deadlock_find(struct cprof_look *look)
 	for (size_t i = 0; i < dump->count; i++) {
 		const struct cprof_wait *wait = &dump->threads[i].wait;
 
-		next[i] = wait->owner && !wait->owner_gone ? find_thread(dump, wait->owner)
-							   : CPROF_DEADLOCK_NONE;
+		next[i] = wait->owner && !wait->owner_gone ? cprof_look_find(look, wait->owner)
+							   : CPROF_NO_THREAD;
 	}
 	if (!cprof_deadlock_circles(next, dump->count, add_deadlock, look))
 		return cprof_error_nomem();

@@ -20,7 +20,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define TID_MASK 0x3fffffffu /* FUTEX_TID_MASK */
+#define TID_MASK  0x3fffffffu /* FUTEX_TID_MASK */
+#define TID_READS 8           /* of all threads' numbers in one dump */
 
 /* --- whose a tid is ------------------------------------------------------------------------ */
 
@@ -71,7 +72,7 @@ static void read_tids(struct cprof_look *look)
 	size_t count = 0;
 	struct cprof_error *error = cprof_target_threads(look->target, &tids, &count);
 
-	look->tids_read = true;
+	look->tid_reads++;
 	look->tids = error ? NULL : calloc(count + 1, sizeof(*look->tids));
 	cprof_error_destroy(error);
 	if (!look->tids)
@@ -98,24 +99,22 @@ static pid_t find_tid(const struct cprof_look *look, uint32_t inner)
 /* Whether it has ended but for its number, as a main thread that left by pthread_exit. */
 static bool is_zombie(const struct cprof_look *look, pid_t tid)
 {
-	const struct cprof_snapshot *snapshot = look->snapshot;
+	size_t index = cprof_look_find(look, tid);
+	char state = index == CPROF_NO_THREAD ? '\0' : look->snapshot->threads[index].state;
 
-	for (size_t i = 0; i < snapshot->count; i++)
-		if (snapshot->threads[i].tid == tid)
-			return snapshot->threads[i].state == 'Z' ||
-			       snapshot->threads[i].state == 'X';
-	return false;
+	return state == 'Z' || state == 'X';
 }
 
 /* Sets the owner from a tid as the target's memory has it. A tid of no thread is one that has
  * ended, or one of the process that forked this one: to wait for it is in vain. */
 static void set_owner(struct cprof_look *look, uint32_t inner, struct cprof_lock *lock)
 {
-	if (!look->tids_read)
+	if (!look->tid_reads)
 		read_tids(look);
 	lock->owner = find_tid(look, inner);
-	if (!lock->owner) { /* born since, perhaps */
+	if (!lock->owner && look->tid_reads < TID_READS) { /* born since, perhaps */
 		free(look->tids);
+		look->tids = NULL;
 		look->tid_count = 0;
 		read_tids(look);
 		lock->owner = find_tid(look, inner);
@@ -288,7 +287,7 @@ bool cprof_owners_join(struct cprof_look *look, enum cprof_libc libc, uint64_t w
 		return true;
 	if (!read_words(look, word, &tid, 1))
 		return false;
-	if (!look->tids_read)
+	if (!look->tid_reads)
 		read_tids(look);
 	lock->owner = find_tid(look, tid);
 	/* 0: it has just ended. */

@@ -94,12 +94,15 @@ struct cprof_look {
 	struct cprof_fds fds;
 	struct cprof_tid_pair *tids; /* of all threads, ascending inner; when first asked for */
 	size_t tid_count;
-	bool tids_read;
+	unsigned tid_reads; /* how often they have been read */
 };
 
 /* Reads memory as thread `index` saw it: from its stack as copied, else from the target now. */
 bool cprof_look_read(const struct cprof_look *look, size_t index, uint64_t address, void *buffer,
 		     size_t length);
+
+/* Index of a thread of the snapshot; CPROF_NO_THREAD: it is not in it. */
+size_t cprof_look_find(const struct cprof_look *look, pid_t tid);
 
 /* stacks.c: fills frames and ends of all threads. */
 struct cprof_error *cprof_stacks_fill(struct cprof_target *target,
@@ -147,7 +150,7 @@ bool cprof_owners_join(struct cprof_look *look, enum cprof_libc libc, uint64_t w
 uint64_t cprof_owners_cond(const struct cprof_look *look, enum cprof_libc libc, uint64_t word);
 
 /* deadlock.c */
-#define CPROF_DEADLOCK_NONE SIZE_MAX
+#define CPROF_NO_THREAD SIZE_MAX
 /* Circles in a graph in which node i leads to next[i] (NONE: nowhere): calls `found` for each with
  * its nodes in order, the smallest first. False without memory or when `found` says so. */
 bool cprof_deadlock_circles(const size_t *next, size_t count,

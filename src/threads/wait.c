@@ -68,6 +68,23 @@ bool cprof_look_read(const struct cprof_look *look, size_t index, uint64_t addre
 	return cprof_target_read(look->target, address, buffer, length) == length;
 }
 
+size_t cprof_look_find(const struct cprof_look *look, pid_t tid)
+{
+	const struct cprof_snapshot *snapshot = look->snapshot;
+	size_t low = 0;
+	size_t high = snapshot->count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (snapshot->threads[middle].tid < tid)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < snapshot->count && snapshot->threads[low].tid == tid ? low : CPROF_NO_THREAD;
+}
+
 /* --- times --------------------------------------------------------------------------------- */
 
 int64_t cprof_wait_left(const struct cprof_look *look, clockid_t clock, uint64_t until_ns)

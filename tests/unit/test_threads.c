@@ -514,7 +514,7 @@ static void test_deep(void **state)
 
 /* --- circles in graphs --------------------------------------------------------------------- */
 
-#define NONE CPROF_DEADLOCK_NONE
+#define NONE CPROF_NO_THREAD
 
 struct circles {
 	char text[256];
