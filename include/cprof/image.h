@@ -172,6 +172,11 @@ struct cprof_error *cprof_image_names(struct cprof_image *image, const uint64_t 
 				      size_t count, unsigned flags, struct cprof_names *names);
 void cprof_names_deinit(struct cprof_names *names);
 
+/* The variable (data symbol) that covers an address: its name, demangled, not safe to show, cut to
+ * `size`, and where it starts. Reads whole symbol tables: for a few addresses. */
+bool cprof_image_variable(const struct cprof_image *image, uint64_t address, char *name,
+			  size_t size, uint64_t *start);
+
 /* A C++ or Rust symbol as its source would say it, without parameters; NULL if it is not mangled
  * (or without memory). The caller frees. Bounded: a hostile name costs bounded time and memory. */
 char *cprof_demangle(const char *symbol);

@@ -52,6 +52,9 @@ void cprof_module_facts(struct cprof_module *module, struct cprof_module_facts *
  * separate debug files, by the first call), so that it never delays unwinding. */
 struct cprof_error *cprof_module_names(struct cprof_module *module, const uint64_t *addresses,
 				       size_t count, unsigned flags, struct cprof_names *names);
+/* As cprof_image_variable(), with the module's separate debug files; from any thread. */
+bool cprof_module_variable(struct cprof_module *module, uint64_t address, char *name, size_t size,
+			   uint64_t *start);
 
 /* A module without a file, for tests: rules come from what is put into its cache, and from
  * `image` (taken over) unless it is NULL. */

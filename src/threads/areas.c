@@ -4,11 +4,19 @@
  */
 #include "private.h"
 
+#include <cprof/space.h>
 #include <cprof/util.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+
+#define SYMBOLS_ASKED 64 /* addresses of one dump: each costs a walk over symbol tables */
+
+struct cprof_described {
+	uint64_t address;
+	char text[256];
+};
 
 static struct cprof_error *add_area(void *context, const struct cprof_mapping *mapping)
 {
@@ -24,13 +32,18 @@ static struct cprof_error *add_area(void *context, const struct cprof_mapping *m
 	    before->path[0] == '/' && (mapping->prot & PROT_WRITE)) {
 		area.path = before->path; /* the .bss */
 		area.base = before->base;
+		area.code = before->code;
 	} else {
 		area.path = cprof_keep_clean(&areas->texts, mapping->path);
 		if (!area.path)
 			return cprof_error_nomem();
 	}
-	if (before && mapping->offset && strcmp(before->path, area.path) == 0)
+	if (before && mapping->offset && strcmp(before->path, area.path) == 0) {
 		area.base = before->base;
+		area.code = before->code;
+	}
+	if ((mapping->prot & PROT_EXEC) && area.path[0] == '/')
+		area.code = area.start;
 	areas->areas[areas->count++] = area;
 	return NULL;
 }
@@ -71,23 +84,75 @@ struct cprof_error *cprof_areas_init(const struct cprof_target *target,
 void cprof_areas_deinit(struct cprof_areas *areas)
 {
 	free(areas->areas);
+	free(areas->described);
 	cprof_keep_deinit(&areas->texts);
 }
 
-void cprof_areas_describe(const struct cprof_areas *areas, uint64_t address, char *text,
-			  size_t size)
+/* --- symbols ------------------------------------------------------------------------------- */
+
+/* Fills in the variable at an address of a file's data. */
+static void find_variable(const struct cprof_area *area, struct cprof_space *space,
+			  struct cprof_described *found)
+{
+	const struct cprof_region *region = area->code ? cprof_space_find(space, area->code) : NULL;
+	const char *file = strrchr(area->path, '/');
+	char name[128];
+	uint64_t start;
+	uint64_t offset;
+
+	if (!region || !region->module ||
+	    !cprof_module_variable(region->module, found->address - region->bias, name,
+				   sizeof(name), &start))
+		return;
+	cprof_text_clean(name, strlen(name), name, sizeof(name));
+	offset = found->address - region->bias - start;
+	if (offset)
+		snprintf(found->text, sizeof(found->text), "%s+0x%llx in %.100s", name,
+			 (unsigned long long)offset, file ? file + 1 : area->path);
+	else
+		snprintf(found->text, sizeof(found->text), "%s in %.100s", name,
+			 file ? file + 1 : area->path);
+}
+
+/* The symbol's text, "" if there is none. */
+static const char *describe_symbol(struct cprof_areas *areas, const struct cprof_area *area,
+				   struct cprof_space *space, uint64_t address)
+{
+	struct cprof_described *found;
+
+	for (size_t i = 0; i < areas->described_count; i++)
+		if (areas->described[i].address == address)
+			return areas->described[i].text;
+	if (areas->described_count >= SYMBOLS_ASKED ||
+	    !cprof_grow(&areas->described, &areas->described_capacity, areas->described_count + 1,
+			sizeof(*areas->described)))
+		return "";
+	found = &areas->described[areas->described_count++];
+	*found = (struct cprof_described){.address = address};
+	find_variable(area, space, found);
+	return found->text;
+}
+
+void cprof_areas_describe(struct cprof_areas *areas, struct cprof_space *space, uint64_t address,
+			  char *text, size_t size)
 {
 	const struct cprof_area *area = find_area(areas, address);
+	const char *symbol;
 
-	if (!area)
+	if (!area) {
 		snprintf(text, size, "unmapped memory");
-	else if (area->stack_of)
+	} else if (area->stack_of) {
 		snprintf(text, size, "stack of thread %d", (int)area->stack_of);
-	else if (strcmp(area->path, "[heap]") == 0)
+	} else if (strcmp(area->path, "[heap]") == 0) {
 		snprintf(text, size, "heap");
-	else if (area->path[0])
-		snprintf(text, size, "%s+0x%llx", area->path,
-			 (unsigned long long)(address - area->base));
-	else
+	} else if (!area->path[0]) {
 		snprintf(text, size, "anonymous memory");
+	} else {
+		symbol = describe_symbol(areas, area, space, address);
+		if (symbol[0])
+			snprintf(text, size, "%s", symbol);
+		else
+			snprintf(text, size, "%s+0x%llx", area->path,
+				 (unsigned long long)(address - area->base));
+	}
 }

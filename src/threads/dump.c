@@ -4,6 +4,7 @@
  */
 #include "private.h"
 
+#include <cprof/space.h>
 #include <cprof/util.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,19 +81,10 @@ static void fill_thread(const struct cprof_target *target, const struct cprof_sn
 	cprof_target_thread_name(target, from->tid, to->name, sizeof(to->name)); /* "" once gone */
 }
 
-static struct cprof_error *fill(struct cprof_target *target,
-				const struct cprof_dump_options *options,
-				const struct cprof_snapshot *snapshot, struct cprof_dump *dump)
+static struct cprof_error *fill_head(struct cprof_target *target,
+				     const struct cprof_snapshot *snapshot, struct cprof_dump *dump)
 {
 	const struct cprof_target_info *info = cprof_target_info(target);
-	struct cprof_look look = {
-		.target = target,
-		.snapshot = snapshot,
-		.dump = dump,
-		.keep = dump->memory,
-		.fds = {.target = target},
-	};
-	struct cprof_error *error;
 
 	dump->pid = info->pid;
 	memcpy(dump->comm, info->comm, sizeof(dump->comm));
@@ -108,8 +100,23 @@ static struct cprof_error *fill(struct cprof_target *target,
 	dump->count = snapshot->count;
 	for (size_t i = 0; i < snapshot->count; i++)
 		fill_thread(target, &snapshot->threads[i], &dump->threads[i]);
-	CPROF_TRY(cprof_stacks_fill(target, options, snapshot, dump));
-	error = cprof_areas_init(target, snapshot, &look.areas);
+	return NULL;
+}
+
+static struct cprof_error *fill_waits(struct cprof_space *space,
+				      const struct cprof_snapshot *snapshot,
+				      struct cprof_dump *dump)
+{
+	struct cprof_look look = {
+		.target = cprof_space_target(space),
+		.space = space,
+		.snapshot = snapshot,
+		.dump = dump,
+		.keep = dump->memory,
+		.fds = {.target = cprof_space_target(space)},
+	};
+	struct cprof_error *error = cprof_areas_init(look.target, snapshot, &look.areas);
+
 	for (size_t i = 0; i < dump->count && !error; i++)
 		cprof_wait_classify(&look, i);
 	if (!error)
@@ -119,6 +126,27 @@ static struct cprof_error *fill(struct cprof_target *target,
 	cprof_areas_deinit(&look.areas);
 	cprof_fds_deinit(&look.fds);
 	free(look.tids);
+	return error;
+}
+
+static struct cprof_error *fill(struct cprof_target *target,
+				const struct cprof_dump_options *options,
+				const struct cprof_snapshot *snapshot, struct cprof_dump *dump)
+{
+	const struct cprof_modules_options module_options = {.debug_dir = options->debug_dir};
+	struct cprof_modules *modules;
+	struct cprof_space *space = NULL;
+	struct cprof_error *error;
+
+	CPROF_TRY(fill_head(target, snapshot, dump));
+	CPROF_TRY(cprof_modules_create(&module_options, &modules));
+	error = cprof_space_create(target, modules, &space);
+	if (!error)
+		error = cprof_stacks_fill(space, options, snapshot, dump);
+	if (!error)
+		error = fill_waits(space, snapshot, dump);
+	cprof_space_destroy(space);
+	cprof_modules_destroy(modules);
 	return error;
 }
 

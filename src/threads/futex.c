@@ -183,7 +183,8 @@ void cprof_futex_classify(struct cprof_look *look, size_t index, uint64_t word,
 	wait->owner = lock.owner;
 	wait->owner_gone = lock.owner_gone;
 	if (wait->address && wait->kind != CPROF_WAIT_JOIN) {
-		cprof_areas_describe(&look->areas, wait->address, place, sizeof(place));
+		cprof_areas_describe(&look->areas, look->space, wait->address, place,
+				     sizeof(place));
 		cprof_wait_say(text, "%s", place);
 	}
 	if (lock.shared)

@@ -29,6 +29,7 @@ struct cprof_area {
 	uint64_t start;
 	uint64_t end;
 	uint64_t base;    /* where the first mapping of its file starts */
+	uint64_t code;    /* where one of its file's executable mappings starts, 0 none */
 	const char *path; /* safe to show; "" anonymous; the file's too for the .bss behind it */
 	pid_t stack_of;   /* the thread that has its stack here, 0 none */
 };
@@ -38,15 +39,19 @@ struct cprof_areas {
 	size_t count;
 	size_t capacity;
 	struct cprof_keep texts;
+	struct cprof_described *described; /* addresses with their symbols, found or not */
+	size_t described_count;
+	size_t described_capacity;
 };
 
 struct cprof_error *cprof_areas_init(const struct cprof_target *target,
 				     const struct cprof_snapshot *snapshot,
 				     struct cprof_areas *areas);
 void cprof_areas_deinit(struct cprof_areas *areas);
-/* "heap", "stack of thread 12", "/usr/bin/service+0x4a80", … */
-void cprof_areas_describe(const struct cprof_areas *areas, uint64_t address, char *text,
-			  size_t size);
+/* "heap", "stack of thread 12", "queue_lock+0x8 in service", "/usr/bin/service+0x4a80", … Symbols
+ * are looked for in a bounded number of calls. */
+void cprof_areas_describe(struct cprof_areas *areas, struct cprof_space *space, uint64_t address,
+			  char *text, size_t size);
 
 /* --- fds.c, sockets.c: what a file descriptor is -------------------------------------------- */
 
@@ -87,6 +92,7 @@ struct cprof_tid_pair {
 
 struct cprof_look {
 	struct cprof_target *target;
+	struct cprof_space *space;
 	const struct cprof_snapshot *snapshot; /* its threads are dump->threads, one by one */
 	struct cprof_dump *dump;
 	struct cprof_keep *keep;
@@ -105,7 +111,7 @@ bool cprof_look_read(const struct cprof_look *look, size_t index, uint64_t addre
 size_t cprof_look_find(const struct cprof_look *look, pid_t tid);
 
 /* stacks.c: fills frames and ends of all threads. */
-struct cprof_error *cprof_stacks_fill(struct cprof_target *target,
+struct cprof_error *cprof_stacks_fill(struct cprof_space *space,
 				      const struct cprof_dump_options *options,
 				      const struct cprof_snapshot *snapshot,
 				      struct cprof_dump *dump);

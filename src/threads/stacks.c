@@ -498,23 +498,14 @@ static struct cprof_error *fill(struct making *making, struct cprof_space *space
 	return NULL;
 }
 
-struct cprof_error *cprof_stacks_fill(struct cprof_target *target,
+struct cprof_error *cprof_stacks_fill(struct cprof_space *space,
 				      const struct cprof_dump_options *options,
 				      const struct cprof_snapshot *snapshot,
 				      struct cprof_dump *dump)
 {
-	const struct cprof_modules_options module_options = {.debug_dir = options->debug_dir};
 	struct making making = {.dump = dump, .keep = dump->memory};
-	struct cprof_modules *modules;
-	struct cprof_space *space = NULL;
-	struct cprof_error *error;
+	struct cprof_error *error = fill(&making, space, options, snapshot);
 
-	CPROF_TRY(cprof_modules_create(&module_options, &modules));
-	error = cprof_space_create(target, modules, &space);
-	if (!error)
-		error = fill(&making, space, options, snapshot);
 	making_deinit(&making);
-	cprof_space_destroy(space);
-	cprof_modules_destroy(modules);
 	return error;
 }

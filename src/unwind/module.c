@@ -228,6 +228,12 @@ struct cprof_error *cprof_module_names(struct cprof_module *module, const uint64
 	return cprof_naming_names(&module->naming, addresses, count, flags, names);
 }
 
+bool cprof_module_variable(struct cprof_module *module, uint64_t address, char *name, size_t size,
+			   uint64_t *start)
+{
+	return cprof_naming_variable(&module->naming, address, name, size, start);
+}
+
 /* --- the rule cache ------------------------------------------------------------------------ */
 
 static struct rule_entry *find_slot(struct rule_entry *rules, size_t capacity, uint64_t address)

@@ -207,6 +207,21 @@ struct cprof_error *cprof_naming_names(struct cprof_naming *naming, const uint64
 	return error;
 }
 
+bool cprof_naming_variable(struct cprof_naming *naming, uint64_t address, char *name, size_t size,
+			   uint64_t *start)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&naming->lock);
+	if (naming->source == CPROF_NAMING_ELF) {
+		open_source(naming);
+		found = naming->image &&
+			cprof_image_variable(naming->image, address, name, size, start);
+	}
+	pthread_mutex_unlock(&naming->lock);
+	return found;
+}
+
 void cprof_naming_facts(struct cprof_naming *naming, struct cprof_module_facts *facts)
 {
 	pthread_mutex_lock(&naming->lock);

@@ -45,5 +45,7 @@ void cprof_naming_use_kernel(struct cprof_naming *naming);
 void cprof_naming_facts(struct cprof_naming *naming, struct cprof_module_facts *facts);
 struct cprof_error *cprof_naming_names(struct cprof_naming *naming, const uint64_t *addresses,
 				       size_t count, unsigned flags, struct cprof_names *names);
+bool cprof_naming_variable(struct cprof_naming *naming, uint64_t address, char *name, size_t size,
+			   uint64_t *start);
 
 #endif
