@@ -40,7 +40,8 @@ struct cprof_report_dump_options {
 };
 struct cprof_error *cprof_report_dump(const struct cprof_dump *dump,
 				      const struct cprof_report_dump_options *options, FILE *out);
-/* The JSON object of CLI.md, "threads". */
-struct cprof_error *cprof_report_dump_json(const struct cprof_dump *dump, FILE *out);
+/* One JSON object, all threads singly; `earlier` as above: "not_moved_ns" of each thread. */
+struct cprof_error *cprof_report_dump_json(const struct cprof_dump *dump,
+					   const struct cprof_dump *earlier, FILE *out);
 
 #endif
