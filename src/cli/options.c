@@ -63,6 +63,15 @@ static struct cprof_error *set_time(struct cprof_options *options,
 	return NULL;
 }
 
+static struct cprof_error *set_json(struct cprof_options *options,
+				    const struct cprof_option *option, const char *argument)
+{
+	(void)option;
+	(void)argument;
+	options->format = CPROF_FORMAT_JSON;
+	return NULL;
+}
+
 static struct cprof_error *set_interval(struct cprof_options *options,
 					const struct cprof_option *option, const char *argument)
 {
@@ -108,7 +117,8 @@ static struct cprof_error *set_thread(struct cprof_options *options,
 static struct cprof_error *set_events(struct cprof_options *options,
 				      const struct cprof_option *option, const char *argument)
 {
-	static const char *const kinds[] = {"cpu", "cycles"}; /* as enum cprof_perf_clock */
+	/* as enum cprof_perf_clock, CPROF_EVENT_THREADS */
+	static const char *const kinds[] = {"cpu", "cycles", "threads"};
 
 	for (const char *next = argument;;) {
 		size_t length = strcspn(next, ","), kind = 0;
@@ -117,10 +127,10 @@ static struct cprof_error *set_events(struct cprof_options *options,
 		       (strlen(kinds[kind]) != length || strncmp(kinds[kind], next, length)))
 			kind++;
 		if (kind == CPROF_COUNT(kinds))
-			return cprof_usage_error(
-				options->verb,
-				"--%s %.*s: there is no such kind yet (there are cpu, cycles)",
-				option->name, (int)CPROF_MIN(length, 64u), next);
+			return cprof_usage_error(options->verb,
+						 "--%s %.*s: there is no such kind yet (there are "
+						 "cpu, cycles, threads)",
+						 option->name, (int)CPROF_MIN(length, 64u), next);
 		if (options->clock_given && options->clock != (int)kind)
 			return cprof_usage_error(options->verb, "--%s: one kind at a time for now",
 						 option->name);
@@ -172,16 +182,22 @@ static struct cprof_error *set_unwinder(struct cprof_options *options,
 }
 
 #define TAKE      (CPROF_VERB_RECORD | CPROF_VERB_RUN)
-#define WORK      (TAKE | CPROF_VERB_REPORT)
+#define ATTACH    (TAKE | CPROF_VERB_THREADS)
+#define WORK      (ATTACH | CPROF_VERB_REPORT)
 #define EVERY     (WORK | CPROF_VERB_HELP | CPROF_VERB_NONE)
 #define AT(field) offsetof(struct cprof_options, field)
 
 const struct cprof_option cprof_option_table[] = {
-	{"pid", 'p', "PID", CPROF_VERB_RECORD, "the process; a thread id stands for its process",
-	 set_pids, 0, NULL},
+	{"pid", 'p', "PID", CPROF_VERB_RECORD | CPROF_VERB_THREADS,
+	 "the process; a thread id stands for its process", set_pids, 0, NULL},
 	{"pid", 'p', "PID", CPROF_VERB_NONE, NULL, set_pids, 0, NULL},
-	{"thread", 0, "TID|NAME", TAKE, "only this thread; repeatable", set_thread, 0, NULL},
-	{"event", 'e', "KIND", TAKE,
+	{"thread", 0, "TID|NAME", ATTACH, "only this thread; repeatable", set_thread, 0, NULL},
+	{"event", 'e', "KIND", CPROF_VERB_RECORD,
+	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters) or threads (one dump, "
+	 "at "
+	 "the end)",
+	 set_events, 0, NULL},
+	{"event", 'e', "KIND", CPROF_VERB_RUN,
 	 "cpu (default: CPU time) or cycles (needs the hardware's\ncounters)", set_events, 0, NULL},
 	{"duration", 'd', "TIME", CPROF_VERB_RECORD,
 	 "10, 1.5, 500ms, 2m; default 30 s; 0 = until Ctrl-C or\nthe process's end", set_time,
@@ -199,18 +215,28 @@ const struct cprof_option cprof_option_table[] = {
 	 set_text, AT(output), NULL},
 	{"format", 'f', "FORMAT", TAKE, "pprof (default), folded, text, json", set_choice,
 	 AT(format), formats},
-	{"stats", 0, "FILE", TAKE, "what the run did, as one JSON object", set_text, AT(stats),
+	{"stats", 0, "FILE", ATTACH, "what the run did, as one JSON object", set_text, AT(stats),
 	 NULL},
 	{"snapshot-every", 0, "TIME", TAKE,
 	 "write everything so far each time (use %n in -o);\nSIGUSR1 does so at once", set_interval,
 	 AT(snapshot_ns), NULL},
+	{"output", 'o', "FILE", CPROF_VERB_THREADS, "default: stdout, for pprof %c.%p.%e.%n.EXT",
+	 set_text, AT(output), NULL},
+	{"format", 'f', "FORMAT", CPROF_VERB_THREADS, "text (default), json, pprof, folded",
+	 set_choice, AT(format), formats},
+	{"json", 0, NULL, CPROF_VERB_THREADS, "the same as --format json", set_json, 0, NULL},
+	{"all", 0, NULL, CPROF_VERB_THREADS, "every thread by itself: no grouping", set_flag,
+	 AT(all), NULL},
+	{"watch", 0, "TIME", CPROF_VERB_THREADS,
+	 "two dumps that far apart; the second is shown, threads\nthat have not moved are marked",
+	 set_interval, AT(watch_ns), NULL},
 	{"unwinder", 0, "NAME", TAKE, "cfi (default), fp (frame pointers only), libunwind",
 	 set_unwinder, 0, NULL},
-	{"debug-dir", 0, "DIR", TAKE, "where separate debug files are, default /usr/lib/debug",
+	{"debug-dir", 0, "DIR", ATTACH, "where separate debug files are, default /usr/lib/debug",
 	 set_text, AT(debug_dir), NULL},
-	{"no-inlines", 0, NULL, TAKE, "leave inlined functions out", set_flag, AT(no_inlines),
+	{"no-inlines", 0, NULL, ATTACH, "leave inlined functions out", set_flag, AT(no_inlines),
 	 NULL},
-	{"no-lines", 0, NULL, TAKE, "leave source lines out", set_flag, AT(no_lines), NULL},
+	{"no-lines", 0, NULL, ATTACH, "leave source lines out", set_flag, AT(no_lines), NULL},
 	{"no-kernel", 0, NULL, TAKE, "leave kernel time and kernel frames out", set_flag,
 	 AT(no_kernel), NULL},
 	{"output", 'o', "FILE", CPROF_VERB_REPORT, "default: stdout", set_text, AT(output), NULL},
@@ -241,6 +267,12 @@ const struct cprof_verb cprof_verb_table[] = {
 	{"run", CPROF_VERB_RUN, "[OPTION]... -- COMMAND [ARGUMENT]...",
 	 "take a profile of a command, from its first instruction",
 	 "The exit status is the command's, 128 + signal if a signal ended it.\n", cprof_verb_run},
+	{"threads", CPROF_VERB_THREADS, "-p PID [OPTION]...",
+	 "what every thread does and waits for, and who is deadlocked",
+	 "All threads are held together for some milliseconds while their stacks are copied.\n",
+	 cprof_verb_threads},
+	{"dump", CPROF_VERB_THREADS, "-p PID [OPTION]...", "the same as threads", NULL,
+	 cprof_verb_threads},
 	{"report", CPROF_VERB_REPORT, "[VIEW] FILE [OPTION]...",
 	 "read a profile file, ours or any in pprof format",
 	 "views:\n  top     the table of `pprof -top` (default)\n"

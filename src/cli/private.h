@@ -29,11 +29,13 @@ enum { /* bits, for struct cprof_option.verbs */
        CPROF_VERB_REPORT = 4,
        CPROF_VERB_HELP = 8,
        CPROF_VERB_NONE = 16, /* no verb given */
+       CPROF_VERB_THREADS = 32,
 };
 
 enum cprof_format { CPROF_FORMAT_PPROF, CPROF_FORMAT_FOLDED, CPROF_FORMAT_TEXT, CPROF_FORMAT_JSON };
 
 #define CPROF_DURATION_DEFAULT UINT64_MAX
+#define CPROF_EVENT_THREADS    2 /* -e threads, beside the clocks */
 
 /* What the command line asks for. Strings belong to argv. */
 struct cprof_options {
@@ -45,13 +47,14 @@ struct cprof_options {
 	size_t pid_count;
 	const char **threads; /* NULL-ended, or NULL: all */
 	size_t thread_count;
-	int clock; /* enum cprof_perf_clock */
+	int clock; /* enum cprof_perf_clock, or CPROF_EVENT_THREADS */
 	bool clock_given;
 	int way;    /* enum cprof_perf_way */
 	int format; /* enum cprof_format */
 	int color;
 	uint64_t duration_ns; /* 0: no end; CPROF_DURATION_DEFAULT: as the verb has it */
 	uint64_t snapshot_ns; /* 0: none */
+	uint64_t watch_ns;    /* 0: one dump */
 	uint64_t rate;
 	const char *output;
 	const char *stats;
@@ -60,6 +63,7 @@ struct cprof_options {
 	bool no_inlines;
 	bool no_lines;
 	bool no_kernel;
+	bool all;
 	bool quiet;
 	bool verbose;
 	bool help;
@@ -134,7 +138,19 @@ void cprof_signals_close(void);
  * it by the terminal. */
 void cprof_signals_forward(pid_t child);
 
-/* --- record.c, run.c, stats.c, report.c ------------------------------------------------------ */
+/* --- output.c -------------------------------------------------------------------------------- */
+
+/* A line on stderr, unless --quiet. */
+void cprof_note(const struct cprof_options *options, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+/* The file that -o asks for, or its default; the caller frees. */
+struct cprof_error *cprof_output_name(const struct cprof_options *options, const char *kind,
+				      pid_t pid, const char *comm, char **path);
+/* The line at the end of a profile. */
+void cprof_tell_result(const char *kind, const struct cprof_session_stats *stats, const char *path,
+		       size_t length);
+
+/* --- record.c, run.c, threads.c, stats.c, report.c ------------------------------------------- */
 
 /* One profile being taken. */
 struct cprof_recording {
@@ -155,13 +171,20 @@ struct cprof_error *cprof_recording_finish(struct cprof_recording *recording);
 
 struct cprof_error *cprof_verb_record(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_run(const struct cprof_options *options, int *status);
+struct cprof_error *cprof_verb_threads(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_report(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_help(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_none(const struct cprof_options *options, int *status);
 
+/* `record -e threads`: waits as `record` does, then takes one dump. */
+struct cprof_error *cprof_record_threads(const struct cprof_options *options);
+
 /* What the run did, as JSON, into the file of --stats. */
 struct cprof_error *cprof_stats_write(const struct cprof_session_stats *stats, const char *kind,
 				      const char *path);
+/* The same of dumps; `stops` are those of all of them, `stopped_ns` is the longest. */
+struct cprof_error *cprof_stats_write_dump(const struct cprof_session_stats *stats,
+					   uint64_t stopped_ns, uint64_t stops, const char *path);
 
 /* The profile in a format, as bytes; the caller frees. */
 struct cprof_error *cprof_format_profile(const struct cprof_profile *profile,

@@ -5,9 +5,7 @@
 #include "private.h"
 
 #include <cprof/outfile.h>
-#include <stdarg.h>
 #include <string.h>
-#include <time.h>
 
 #define DEFAULT_DURATION_NS (30 * 1000000000ull) /* as Go's /debug/pprof/profile */
 #define PROGRESS_NS         500000000ull
@@ -17,44 +15,13 @@ static const char *kind_name(const struct cprof_options *options)
 	return options->clock == CPROF_PERF_CYCLES ? "cycles" : "cpu";
 }
 
-static void __attribute__((format(printf, 2, 3)))
-note(const struct cprof_options *options, const char *format, ...)
-{
-	va_list arguments;
-
-	if (options->quiet)
-		return;
-	fputs("cprof-attach: note: ", stderr);
-	va_start(arguments, format);
-	vfprintf(stderr, format, arguments);
-	va_end(arguments);
-	putc('\n', stderr);
-}
-
-static struct cprof_error *output_name(const struct cprof_recording *recording, char **path)
-{
-	static const char *const extensions[] = {"pb.gz", "folded", "txt", "json"};
-	struct cprof_outname name = {
-		.event = kind_name(recording->options),
-		.comm = recording->comm,
-		.pid = recording->pid,
-		.wall_s = time(NULL),
-		.extension = extensions[CPROF_MAX(recording->options->format, 0)],
-	};
-
-	if (recording->options->output && !strcmp(recording->options->output, "-")) {
-		*path = strdup("-");
-		return *path ? NULL : cprof_error_nomem();
-	}
-	return cprof_outfile_name(recording->options->output, &name, path);
-}
-
 struct cprof_error *cprof_recording_check(const struct cprof_recording *recording)
 {
 	const struct cprof_options *options = recording->options;
 	CPROF_AUTO_FREE char *path = NULL;
 
-	CPROF_TRY(output_name(recording, &path));
+	CPROF_TRY(cprof_output_name(recording->options, kind_name(recording->options),
+				    recording->pid, recording->comm, &path));
 	if (!strcmp(path, "-") && options->snapshot_ns)
 		return cprof_usage_error(options->verb, "--snapshot-every: needs a file, not -o -");
 	CPROF_TRY(cprof_outfile_check(path));
@@ -90,58 +57,31 @@ struct cprof_error *cprof_recording_create_session(struct cprof_recording *recor
 	return error;
 }
 
-/* "41 KB" */
-static void format_size(size_t bytes, char *text, size_t size)
-{
-	if (bytes < 1024)
-		snprintf(text, size, "%zu B", bytes);
-	else if (bytes < 1024 * 1024)
-		snprintf(text, size, "%zu KB", (bytes + 512) / 1024);
-	else
-		snprintf(text, size, "%.1f MB", (double)bytes / (1024 * 1024));
-}
-
-static void tell_result(const struct cprof_recording *recording,
-			const struct cprof_session_stats *stats, const char *path, size_t length)
-{
-	/* Rounded down: 100.0% means all. */
-	uint64_t tenths =
-		stats->samples ? stats->ends[CPROF_END_COMPLETE] * 1000 / stats->samples : 1000;
-	CPROF_AUTO_FREE char *shown = cprof_text_clean_dup(strcmp(path, "-") ? path : "stdout");
-	char size[32];
-
-	format_size(length, size, sizeof(size));
-	fprintf(stderr,
-		"%s: %llu samples, %llu lost, %llu.%llu%% complete stacks, %llu threads, %.1f s -> "
-		"%s (%s)\n",
-		kind_name(recording->options), (unsigned long long)stats->samples,
-		(unsigned long long)stats->lost, (unsigned long long)tenths / 10,
-		(unsigned long long)tenths % 10, (unsigned long long)stats->threads,
-		(double)stats->duration_ns / 1e9, shown ? shown : "?", size);
-}
-
 static void tell_notes(const struct cprof_recording *recording,
 		       const struct cprof_session_stats *stats)
 {
 	const struct cprof_options *options = recording->options;
 
 	if (stats->target_ended && !recording->await_exec)
-		note(options, "process %d ended by itself", (int)recording->pid);
+		cprof_note(options, "process %d ended by itself", (int)recording->pid);
 	if (stats->target_stopped)
-		note(options,
-		     "process %d is stopped (SIGSTOP or Ctrl-Z): it uses no CPU until SIGCONT",
-		     (int)recording->pid);
+		cprof_note(
+			options,
+			"process %d is stopped (SIGSTOP or Ctrl-Z): it uses no CPU until SIGCONT",
+			(int)recording->pid);
 	if (stats->kernel_unnamed)
-		note(options, "kernel functions have no names: their addresses are hidden "
-			      "(kernel.kptr_restrict)");
+		cprof_note(options, "kernel functions have no names: their addresses are hidden "
+				    "(kernel.kptr_restrict)");
 	if (options->verbose)
-		note(options,
-		     "sampling %s%s%s%s, clock %s, %u KB of stack a sample, first data after %.1f "
-		     "ms",
-		     cprof_perf_way_name(stats->perf.way), stats->perf.way_reason ? " (" : "",
-		     stats->perf.way_reason ? stats->perf.way_reason : "",
-		     stats->perf.way_reason ? ")" : "", stats->perf.clock ? stats->perf.clock : "?",
-		     stats->perf.stack_bytes / 1024, (double)stats->attach_ns / 1e6);
+		cprof_note(options,
+			   "sampling %s%s%s%s, clock %s, %u KB of stack a sample, first data after "
+			   "%.1f "
+			   "ms",
+			   cprof_perf_way_name(stats->perf.way), stats->perf.way_reason ? " (" : "",
+			   stats->perf.way_reason ? stats->perf.way_reason : "",
+			   stats->perf.way_reason ? ")" : "",
+			   stats->perf.clock ? stats->perf.clock : "?",
+			   stats->perf.stack_bytes / 1024, (double)stats->attach_ns / 1e6);
 }
 
 /* Names what was collected so far and writes it. Open for signals: naming a big program takes a
@@ -165,7 +105,8 @@ static struct cprof_error *write_profile(struct cprof_recording *recording, bool
 				     &report, &bytes, &length);
 	cprof_profile_destroy(profile);
 	CPROF_TRY(error);
-	CPROF_TRY(output_name(recording, &path));
+	CPROF_TRY(cprof_output_name(recording->options, kind_name(recording->options),
+				    recording->pid, recording->comm, &path));
 	cprof_signals_close();
 	cprof_signals_open(false); /* not in the middle of a temporary file */
 	error = cprof_outfile_write(path, bytes, length);
@@ -175,7 +116,7 @@ static struct cprof_error *write_profile(struct cprof_recording *recording, bool
 	if (last)
 		tell_notes(recording, &stats);
 	if (!recording->options->quiet)
-		tell_result(recording, &stats, path, length);
+		cprof_tell_result(kind_name(recording->options), &stats, path, length);
 	return NULL;
 }
 
@@ -251,8 +192,8 @@ static struct cprof_error *identify(struct cprof_recording *recording)
 	CPROF_TRY(cprof_target_create(recording->pid, &target));
 	info = cprof_target_info(target);
 	if (info->pid != recording->pid)
-		note(recording->options, "%d is a thread of process %d, which is profiled",
-		     (int)recording->pid, (int)info->pid);
+		cprof_note(recording->options, "%d is a thread of process %d, which is profiled",
+			   (int)recording->pid, (int)info->pid);
 	recording->pid = info->pid;
 	snprintf(recording->comm, sizeof(recording->comm), "%s", info->comm);
 	cprof_target_destroy(target);
@@ -271,6 +212,8 @@ struct cprof_error *cprof_verb_record(const struct cprof_options *options, int *
 	if (options->argument_count)
 		return cprof_usage_error(options->verb, "record: what is `%s`?",
 					 options->arguments[0]);
+	if (options->clock == CPROF_EVENT_THREADS)
+		return cprof_record_threads(options);
 	recording.duration_ns = options->duration_ns == CPROF_DURATION_DEFAULT
 					? DEFAULT_DURATION_NS
 					: options->duration_ns;

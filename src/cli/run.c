@@ -120,6 +120,10 @@ struct cprof_error *cprof_verb_run(const struct cprof_options *options, int *sta
 	*status = CPROF_OK;
 	if (!options->argument_count || !*options->arguments[0])
 		return cprof_usage_error(options->verb, "run: which command?");
+	if (options->clock == CPROF_EVENT_THREADS)
+		return cprof_usage_error(
+			options->verb,
+			"run: no dump of a command that has ended; use threads -p PID");
 	if (options->duration_ns != CPROF_DURATION_DEFAULT)
 		recording.duration_ns = options->duration_ns;
 	name_command(&recording, options->arguments[0]);

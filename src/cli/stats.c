@@ -7,6 +7,7 @@
 #include <cprof/outfile.h>
 #include <jansson.h>
 #include <string.h>
+#include <sys/resource.h>
 
 static void set_number(json_t *object, const char *key, uint64_t value)
 {
@@ -22,18 +23,28 @@ static void set_counts(json_t *object, const struct cprof_session_stats *stats)
 	set_number(object, "frames", stats->frames);
 }
 
+/* What all kinds have. */
 static json_t *build(const struct cprof_session_stats *stats, const char *kind)
 {
 	json_t *root = json_object(), *kinds = json_object(), *counts = json_object();
-	const struct cprof_perf_stats *perf = &stats->perf;
 
 	set_counts(root, stats);
-	set_number(root, "unwind_ns", stats->unwind_ns);
-	set_number(root, "symbolize_ns", stats->symbolize_ns);
 	set_number(root, "profiler_cpu_ns", cprof_own_cpu_ns());
 	set_number(root, "profiler_rss_bytes", cprof_own_peak_rss());
 	set_number(root, "duration_ns", stats->duration_ns);
 	set_number(root, "threads", stats->threads);
+	set_counts(counts, stats);
+	json_object_set_new(kinds, kind, counts);
+	json_object_set_new(root, "kinds", kinds);
+	return root;
+}
+
+static void add_session(json_t *root, const struct cprof_session_stats *stats)
+{
+	const struct cprof_perf_stats *perf = &stats->perf;
+
+	set_number(root, "unwind_ns", stats->unwind_ns);
+	set_number(root, "symbolize_ns", stats->symbolize_ns);
 	if (stats->attach_ns)
 		set_number(root, "attach_ns", stats->attach_ns);
 	json_object_set_new(root, "sampling", json_string(cprof_perf_way_name(perf->way)));
@@ -48,25 +59,51 @@ static json_t *build(const struct cprof_session_stats *stats, const char *kind)
 	set_number(root, "stack_bytes", perf->stack_bytes);
 	set_number(root, "events", perf->events);
 	set_number(root, "ring_bytes", perf->ring_bytes);
-	set_counts(counts, stats);
-	json_object_set_new(kinds, kind, counts);
-	json_object_set_new(root, "kinds", kinds);
-	return root;
 }
 
-struct cprof_error *cprof_stats_write(const struct cprof_session_stats *stats, const char *kind,
-				      const char *path)
+/* Takes `root` over. */
+static struct cprof_error *write_json(json_t *root, const char *path)
 {
-	CPROF_AUTO_FREE char *text = NULL;
+	CPROF_AUTO_FREE char *text = json_dumps(root, JSON_INDENT(2));
 	CPROF_AUTO_FREE char *line = NULL;
-	json_t *root = build(stats, kind);
 	int length = -1;
 
-	text = json_dumps(root, JSON_INDENT(2));
 	json_decref(root);
 	if (text)
 		length = asprintf(&line, "%s\n", text);
 	if (length < 0)
 		return cprof_error_nomem();
 	return cprof_outfile_write(path, line, (size_t)length);
+}
+
+struct cprof_error *cprof_stats_write(const struct cprof_session_stats *stats, const char *kind,
+				      const char *path)
+{
+	json_t *root = build(stats, kind);
+
+	add_session(root, stats);
+	return write_json(root, path);
+}
+
+/* The CPU time of the tracers, which have ended, is the profiler's too. */
+static uint64_t children_cpu_ns(void)
+{
+	struct rusage usage;
+
+	if (getrusage(RUSAGE_CHILDREN, &usage))
+		return 0;
+	return (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000 +
+	       (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000;
+}
+
+struct cprof_error *cprof_stats_write_dump(const struct cprof_session_stats *stats,
+					   uint64_t stopped_ns, uint64_t stops, const char *path)
+{
+	json_t *root = build(stats, "threads");
+
+	set_number(root, "profiler_cpu_ns", cprof_own_cpu_ns() + children_cpu_ns());
+	set_number(root, "stopped_ns_max", stopped_ns);
+	set_number(root, "stopped_threads", stats->samples);
+	set_number(root, "ptrace_stops", stops);
+	return write_json(root, path);
 }
