@@ -18,11 +18,11 @@ _cprof_attach() {
 		--color -q --quiet -v --verbose -h --help -V --version"
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		words="record run report help -h --help -V --version"
+		words="record run threads dump report help -h --help -V --version"
 	else
 		case $previous in
 		-p | --pid) words=$(_cprof_attach_pids) ;;
-		-e | --event) words="cpu cycles" ;;
+		-e | --event) words="cpu cycles threads" ;;
 		--sampling) words="auto cpu-wide per-thread" ;;
 		-f | --format) words="pprof folded text json" ;;
 		--unwinder) words="cfi fp libunwind" ;;
@@ -33,16 +33,19 @@ _cprof_attach() {
 			mapfile -t COMPREPLY < <(compgen -d -- "$current")
 			return
 			;;
-		-d | --duration | -F | --rate | --thread | --snapshot-every | -n | --count | \
+		-d | --duration | -F | --rate | --thread | --snapshot-every | --watch | -n | --count | \
 			--sample-index | --focus | --ignore) return ;;
 		*)
 			case $verb in
 			record) words="-p --pid $take" ;;
 			run) words="$take --" ;;
+			threads | dump) words="-p --pid --thread --stats -o --output -f --format --json
+				--all --watch --debug-dir --no-inlines --no-lines --color -q --quiet
+				-v --verbose -h --help -V --version" ;;
 			report) words="top folded -o --output -f --format --sample-index --cum -n
 				--count --focus --ignore --by --color -q --quiet -v --verbose -h --help
 				-V --version" ;;
-			help) words="record run report help -h --help -V --version" ;;
+			help) words="record run threads dump report help -h --help -V --version" ;;
 			esac
 			;;
 		esac

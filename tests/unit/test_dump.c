@@ -77,7 +77,7 @@ static struct cprof_dump dump_of(struct cprof_dump_thread *threads, size_t count
 
 static char *text_of(const struct cprof_dump *dump, const struct cprof_report_dump_options *options)
 {
-	char *text;
+	char *text = NULL;
 	size_t length;
 	FILE *out = open_memstream(&text, &length);
 
@@ -193,8 +193,7 @@ static void test_groups(void **state)
 		"\"w\" 106, \"w\" 108, \"w\" 110, \"w\" 112, \"w\" 114, and 7 more\n" LOCK_STACK
 		"\n"
 		"12 threads [S, poll]: \"w\" 101, \"w\" 103, \"w\" 105, \"w\" 107, \"w\" 109, "
-		"\"w\" "
-		"111, \"w\" 113, \"w\" 115, and 4 more\n" MAIN_STACK "\n"
+		"\"w\" 111, \"w\" 113, \"w\" 115, and 4 more\n" MAIN_STACK "\n"
 		"3 threads [S, poll]: \"w\" 125, \"w\" 127, \"w\" 129\n"
 		"    #0 poll+0x4f (libc.so.6)\n"
 		"    #1 wait_all main.c:7 (service) [inlined]\n");
@@ -407,7 +406,7 @@ static void test_hostile(void **state)
 
 static json_t *json_of(const struct cprof_dump *dump, const struct cprof_dump *earlier)
 {
-	char *text;
+	char *text = NULL;
 	size_t length;
 	FILE *out = open_memstream(&text, &length);
 	json_error_t error;
