@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Figures of the thread dump, beside gdb and eu-stack: `make bench`.
+
+Peers are run alternately with ours, on the same process.
+"""
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import time
+
+from common import CPROF, O, PORT, WORK, Running, main, show
+
+GDB = ["gdb", "-nx", "-q", "-batch", "-ex", "set width 0", "-ex",
+       "set print frame-arguments none"]
+ROUNDS = 5
+
+
+class Ready(Running):
+    """A workload that says when it is."""
+
+    def __init__(self, *command):
+        super().__init__(*command, settle=0, stdout=subprocess.PIPE)
+        self.process.stdout.readline()
+        time.sleep(0.2)
+
+
+def many_threads(count, depth=23):  # and main, clone and the condition variable's own frames
+    return Ready(f"{O}/workloads/many_threads", str(count), str(depth))
+
+
+def timed(*command, output=subprocess.DEVNULL):
+    """Milliseconds, or None if it fails."""
+    before = time.monotonic()
+    done = subprocess.run(command, stdout=output, stderr=subprocess.DEVNULL, check=False,
+                          stdin=subprocess.DEVNULL)
+    return 1e3 * (time.monotonic() - before) if done.returncode == 0 else None
+
+
+def dump(pid, *options):
+    """Milliseconds and statistics of one dump."""
+    stats = f"{WORK}/stats.json"
+    took = timed(CPROF, "threads", "-q", "-p", pid, "-o", f"{WORK}/dump", "--stats", stats,
+                 *options)
+    with open(stats, encoding="utf-8") as file:
+        return took, json.load(file)
+
+
+def peers():
+    known = {"gdb": lambda pid: GDB + ["-p", pid, "-ex", "thread apply all bt"],
+             "eu-stack": lambda pid: ["eu-stack", "-p", pid]}
+    return {name: command for name, command in known.items() if shutil.which(name)}
+
+
+def median(values):
+    return statistics.median(values)
+
+
+def bench_thousand():
+    took, stopped, ratios = [], [], {name: [] for name in peers()}
+    with many_threads(1000) as pid:
+        dump(pid)
+        for _ in range(ROUNDS):
+            ours, stats = dump(pid)
+            took.append(ours)
+            stopped.append(stats["stopped_ns_max"] / 1e6)
+            for name, command in peers().items():
+                theirs = timed(*command(pid))
+                if theirs:
+                    ratios[name].append(theirs / ours)
+        frames = stats["frames"] / stats["samples"]
+    show(f"1,000 threads x {frames:.0f} frames: stopped, median of {ROUNDS}",
+         f"{median(stopped):.1f} ms (max {max(stopped):.1f})", "<= 20 ms", median(stopped) <= 20)
+    show("  complete stacks", f"{stats['complete']} of {stats['samples']}", "all",
+         stats["complete"] == stats["threads"] == 1001)
+    print(f"     in all {median(took):.0f} ms, {stats['ptrace_stops']} stops")
+    for name, ratio in ratios.items():
+        if ratio:
+            show(f"  total: {name} / ours", f"{median(ratio):.1f} x", ">= 10 x",
+                 median(ratio) >= 10)
+
+
+def bench_hundred():
+    with many_threads(100) as pid:
+        dump(pid)
+        runs = [dump(pid) for _ in range(15)]
+    stopped = [stats["stopped_ns_max"] / 1e6 for _, stats in runs]
+    took = [ms for ms, _ in runs]
+    show("100 threads: stopped, median of 15", f"{median(stopped):.2f} ms (max {max(stopped):.1f})",
+         "<= 3 ms", median(stopped) <= 3)
+    show("100 threads: in all", f"{median(took):.0f} ms (max {max(took):.0f})", "<= 50 ms",
+         median(took) <= 50)
+
+
+def bench_ten_thousand():
+    with many_threads(10000) as pid:
+        took, stats = dump(pid)
+    show("10,000 threads: complete stacks", f"{stats['complete']} of {stats['threads']}", "all",
+         stats["complete"] == stats["threads"] == 10001)
+    print(f"     stopped {stats['stopped_ns_max'] / 1e6:.0f} ms, in all {took:.0f} ms, "
+          f"{stats['profiler_rss_bytes'] / 1e6:.0f} MB")
+
+
+# --- agreement with gdb --------------------------------------------------------------------------
+
+def plain(name):
+    """Names of one function differ in their decoration: __GI___poll, poll@@GLIBC_2.2.5."""
+    name = re.sub(r"@.*|\(.*", "", name)
+    return re.sub(r"^_*(GI_)?_*", "", name)
+
+
+def gdb_stacks(pid):
+    """By tid: (names, pcs) of the frames; gdb prints no pc where a line begins at it (None), nor
+    for the callers of inlined functions (left out)."""
+    out = subprocess.run(GDB + ["-p", pid, "-ex", "thread apply all bt"], capture_output=True,
+                         text=True, check=True, stdin=subprocess.DEVNULL).stdout
+    stacks, names, pcs = {}, None, None
+    for line in out.splitlines():
+        thread = re.match(r"Thread \d+ .*\(LWP (\d+)\)|Thread \d+ .*\bprocess (\d+)", line)
+        frame = re.match(r"#(\d+) +(?:(0x[0-9a-f]+) in )?(.*?) \(", line)
+        if thread:
+            names, pcs = stacks.setdefault(int(thread[1] or thread[2]), ([], []))
+        elif frame and names is not None:
+            names.append(plain(frame[3]))
+            if frame[2] or frame[1] == "0":
+                pcs.append(int(frame[2], 16) if frame[2] else None)
+    return stacks
+
+
+def our_stacks(pid):
+    out = subprocess.run([CPROF, "threads", "-p", pid, "--json"], capture_output=True, text=True,
+                         check=True).stdout
+    stacks = {}
+    for thread in json.loads(out)["threads"]:
+        names, pcs, inlined = [], [], False
+        for frame in thread["frames"]:
+            names.append(plain(frame["function"]) or "??")
+            if not inlined:
+                pcs.append(int(frame["pc"], 16))
+            inlined = frame["inlined"]
+        stacks[thread["tid"]] = (names, pcs)
+    return stacks
+
+
+def agreement(which, ours, theirs):
+    """(equal, all) over all threads; 0 is names, 1 is pcs."""
+    equal = total = 0
+    for tid in set(ours) | set(theirs):
+        mine = ours.get(tid, ([], []))[which]
+        his = theirs.get(tid, ([], []))[which]
+        equal += sum(his[i] in (None, mine[i]) for i in range(min(len(mine), len(his))))
+        total += max(len(mine), len(his))
+    return equal, total
+
+
+def bench_agreement():
+    if not shutil.which("gdb"):
+        print("     gdb is not installed: no comparison")
+        return
+    python = f"{WORK}/threads.py"
+    with open(python, "w", encoding="utf-8") as file:
+        file.write("import threading, time\nlock = threading.Lock(); lock.acquire()\n"
+                   "def f(n):\n    return sorted([n], key=f) if n % 7 == 3 and 0 else "
+                   "(f(n - 1) if n else lock.acquire())\n"
+                   "for i in range(60): threading.Thread(target=f, args=(i,)).start()\n"
+                   "time.sleep(1000)\n")
+    targets = (("redis-server", Running("redis-server", "--port", PORT, "--save", "", "--dir", WORK,
+                                        settle=2)),
+               ("python3, 61 threads", Running("/usr/bin/python3", python, settle=3)),
+               ("200 threads", many_threads(200)))
+    for name, target in targets:
+        with target as pid:
+            ours, theirs = our_stacks(pid), gdb_stacks(pid)
+        for which, what in ((1, "pcs"), (0, "names")):
+            equal, total = agreement(which, ours, theirs)
+            share = 100 * equal / max(total, 1)
+            show(f"{what} equal to gdb's: {name}", f"{share:.2f} % of {total}", ">= 99.9 %",
+                 share >= 99.9)
+
+
+main(globals())

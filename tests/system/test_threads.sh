@@ -1,0 +1,206 @@
+#!/usr/bin/env bash
+# Thread dumps of real programs: what they say, and that the program does not mind.
+. "$(dirname "$0")/lib.sh"
+
+adds_up() { # STATS WHAT
+	check "$2: stats" json_holds "$1" 'd["complete"] + d["truncated"] + d["no_cfi"] + d["corrupt"] ==
+		d["samples"] == d["stopped_threads"] == d["kinds"]["threads"]["samples"] >= 1 and
+		d["threads"] >= d["samples"] and d["stopped_ns_max"] > 0 and d["ptrace_stops"] >= 1 and
+		d["duration_ns"] >= d["stopped_ns_max"] and d["frames"] >= d["samples"]'
+}
+ready() { # COMMAND...: begins it and waits for it to say so
+	"$@" >ready.out 2>>start.log </dev/null &
+	pid=$!
+	pids+=("$pid")
+	wait_for 20 grep -q ready ready.out || fail "$* is not ready" start.log
+}
+holds() { # EXPRESSION: about the JSON in `out`; `t` are the threads by name
+	json_holds out "(lambda t: $1)({x['name']: x for x in d['threads']})"
+}
+
+# Two threads that wait for one another, and one that has nothing to do with it
+ready "$O/workloads/deadlock"
+stuck=$pid
+sleep 0.3
+expect 0 threads -p "$stuck" --stats stats.json
+adds_up stats.json deadlock
+printed "^Process $stuck: .*/deadlock\$"
+printed '^stopped for [0-9.]+ ms, 4 threads$'
+printed '^mutex 2, '
+printed '^1 thread \[S, mutex 0x[0-9a-f]+ \(.*journal.*\), held by "rotating" [0-9]+\]: "booking" [0-9]+$'
+printed '^    #[0-9]+ write_journal(\+0x[0-9a-f]+)? deadlock.c:[0-9]+ \(deadlock\)'
+printed '^Deadlock: 2 threads wait for one another$'
+printed '^    "booking" [0-9]+ waits for mutex 0x[0-9a-f]+ \(.*journal.*\), held by "rotating" [0-9]+$'
+printed '^    "rotating" [0-9]+ waits for mutex 0x[0-9a-f]+ \(.*accounts.*\), held by "booking" [0-9]+$'
+sed -n '/^Deadlock/,$p' out >chain
+check "the frame that waits" grep -Eq '^        #[0-9]+ write_journal' chain
+check "the innocent is not in it" test "$(grep -c innocent chain)" = 0
+expect 0 dump -p "$stuck" --json
+check "JSON: the deadlock" holds 'len(d["deadlocks"]) == 1 and sorted(d["deadlocks"][0]) ==
+	sorted((t["booking"]["tid"], t["rotating"]["tid"]))'
+check "JSON: who has what" holds 't["booking"]["wait"]["kind"] == "mutex" and
+	t["booking"]["wait"]["owner_tid"] == t["rotating"]["tid"] and
+	t["rotating"]["wait"]["owner_tid"] == t["booking"]["tid"] and
+	t["booking"]["wait"]["address"][:2] == "0x" and t["booking"]["state"] == "S"'
+check "JSON: the innocent sleeps" holds 't["innocent"]["wait"]["kind"] == "sleep" and t["innocent"]["complete"]'
+check "JSON: frames" holds 'any(f["function"] == "write_journal" and f["line"] > 0 and
+	f["file"].endswith("deadlock.c") and f["pc"][:2] == "0x" for f in t["booking"]["frames"])'
+expect 0 threads -p "$stuck" --thread booking --json
+check "--thread" holds 'list(t) == ["booking"]'
+tid=$(json out 'd["threads"][0]["tid"]')
+expect 0 threads -p "$tid" --thread "$tid"
+said "$tid is a thread of process $stuck"
+printed '"booking"'
+expect 0 threads -p "$stuck" --thread nobody
+said 'no thread'
+expect 0 threads -p "$stuck" --no-lines --no-inlines
+check "no lines" test "$(grep -c 'deadlock\.c' out)" = 0
+expect 0 threads -p "$stuck" --watch 1s
+printed '^1 thread \[S, mutex .*, not moved for 1\.[0-9] s\]: "booking"'
+begin=$SECONDS
+"$cprof" threads -p "$stuck" --watch 60s --json >out 2>err </dev/null &
+dumper=$!
+sleep 1
+kill -TERM "$dumper"
+wait "$dumper"
+status=$?
+check "SIGTERM ends --watch early, with a dump" holds '"not_moved_ns" in t["booking"]'
+check "status 0, at once" test $status = 0 -a $((SECONDS - begin)) -lt 15
+expect 0 threads -p "$stuck" --color always
+check "colour" grep -q "$(printf '\033')\\[1m" out
+expect 0 threads -p "$stuck"
+check "no colour" test "$(grep -c "$(printf '\033')" out)" = 0
+for verb in "threads -f pprof" "record -e threads -d 0.1"; do
+	# shellcheck disable=SC2086
+	expect 0 $verb -p "$stuck" -o dump.pb.gz --stats stats.json
+	said '^threads: 4 samples, 0 lost, [0-9.]+% complete stacks, 4 threads, .* -> dump\.pb\.gz'
+	adds_up stats.json "$verb"
+	pprof -traces dump.pb.gz >traces
+	check "pprof reads it" grep -q write_journal traces
+	check "its labels" grep -Eq 'thread:.*booking' traces
+	check "what it waits for" grep -Eq 'wait:.*mutex' traces
+	pprof -top dump.pb.gz >top
+	check "its type" grep -q '^Type: threads' top
+	rm -f dump.pb.gz
+done
+expect 0 threads -p "$stuck" -f folded
+printed '^[^;]+;.*write_journal.* 1$'
+expect 2 threads
+expect 2 threads -p "$stuck" --watch 0
+expect 2 threads -p "$stuck" -f html
+expect 2 run -e threads -- true
+expect 4 threads -p 2147483647
+
+# A stopped process stays stopped
+kill -STOP "$stuck"
+wait_for 5 sh -c "grep -q 'State:.T' /proc/$stuck/status"
+expect 0 threads -p "$stuck"
+printed '^Deadlock: 2 threads'
+for task in /proc/"$stuck"/task/*; do
+	check "still stopped" grep -q 'State:.T (stopped)' "$task/status"
+done
+kill -CONT "$stuck"
+check "and continues" wait_for 5 sh -c "! grep -q 'State:.T' /proc/$stuck/status"
+
+# Somebody else's target
+if is_root && command -v setpriv >/dev/null; then
+	cp "$cprof" ours
+	"${nobody[@]}" ./ours threads -p "$stuck" >out 2>err
+	status=$?
+	check "another's process: $status" test $status = 3
+	check "one line" one_line_error
+	start "${nobody[@]}" sleep 100
+	wait_for 5 grep -q sleep "/proc/$pid/comm"
+	"${nobody[@]}" ./ours threads -p "$pid" >out 2>err
+	status=$?
+	if [ "$(cat /proc/sys/kernel/yama/ptrace_scope 2>/dev/null || echo 0)" = 0 ]; then
+		check "one's own process" test $status = 0
+		printed 'sleep, [0-9.]+ s left'
+	else
+		check "refused by Yama: $status" test $status = 3
+		said 'ptrace_scope'
+	fi
+else
+	skip "needs root and setpriv"
+fi
+for tracer in strace gdb; do
+	command -v $tracer >/dev/null || { skip "no $tracer"; continue; }
+	start "$python" -c 'import time; time.sleep(100)'
+	traced=$pid
+	case $tracer in
+	strace) start strace -o strace.log -p "$traced" ;;
+	gdb) start gdb -q -nx -batch -p "$traced" -ex 'shell sleep 100' ;;
+	esac
+	wait_for 20 grep -Eq 'TracerPid:.[1-9]' "/proc/$traced/status"
+	expect 3 threads -p "$traced"
+	said "$tracer"
+	kill -TERM "$pid"
+done
+
+# Real programs
+if command -v redis-server >/dev/null; then
+	port=$(free_port)
+	start redis-server --port "$port" --bind 127.0.0.1 --save '' --appendonly no --dir "$work"
+	redis=$pid
+	check "redis answers" wait_for 10 redis-cli -p "$port" ping
+	expect 0 threads -p "$redis" --json --stats stats.json
+	adds_up stats.json redis
+	check "redis: complete" json_holds out 'all(x["complete"] for x in d["threads"]) and d["comm"] == "redis-server"'
+	check "redis: its event loop" json_holds out 'any(x["wait"]["kind"] == "poll" and
+		"aeMain" in [f["function"] for f in x["frames"]] for x in d["threads"])'
+	check "redis: its workers" json_holds out 'sum(x["wait"]["kind"] == "cond" for x in d["threads"]) >= 3 and d["deadlocks"] == []'
+	check "redis lives" redis-cli -p "$port" ping
+else
+	skip "no redis"
+fi
+start "$python" -c '
+import threading, time, queue
+lock = threading.Lock(); lock.acquire()
+for i in range(40): threading.Thread(target=lock.acquire, daemon=True).start()
+for i in range(5): threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+time.sleep(1000)'
+wait_for 10 sh -c "[ \$(ls /proc/$pid/task | wc -l) = 46 ]"
+sleep 0.3
+expect 0 threads -p "$pid" --stats stats.json
+adds_up stats.json python
+check "python: all complete" json_holds stats.json 'd["complete"] == d["samples"] == 46'
+printed '^40 threads \[S, .*\]: .*and 32 more$'
+printed '^5 threads \[S, .*s left\]: '
+
+# The target ends meanwhile: a dump, or no such process; never anything else
+bad=0
+for _ in $(seq 30); do
+	"$O/workloads/busy_threads" 0 30 >/dev/null 2>&1 &
+	short=$!
+	sleep 0.1
+	"$cprof" threads -p "$short" >out 2>err &
+	dumper=$!
+	sleep "0.0$((RANDOM % 5))"
+	kill -KILL "$short"
+	wait "$dumper"
+	status=$?
+	wait "$short" 2>/dev/null
+	case $status in 0) ;; 4) one_line_error || bad=$((bad + 1)) ;; *) bad=$((bad + 1)); cat err ;; esac
+done
+check "killed while being dumped: $bad bad" test $bad = 0
+
+# Dump after dump: alive, and as fast as before
+start "$O/workloads/busy_threads" 0 50 verbose
+busy_pid=$pid
+sleep 0.5
+bad=0
+for _ in $(seq 200); do
+	"$cprof" threads -p "$busy_pid" -q --no-lines --no-inlines >out 2>err || bad=$((bad + 1))
+done
+check "200 dumps, $bad bad" test $bad = 0
+check "50 threads and main" grep -q 'ms, 51 threads$' out
+check "nobody is left stopped" test -z "$(grep -l 'State:.[Tt]' /proc/"$busy_pid"/task/*/status)"
+check "nobody is left traced" test -z "$(grep -L 'TracerPid:.0' /proc/"$busy_pid"/task/*/status)"
+before=$(cut -d' ' -f14 "/proc/$busy_pid/stat")
+sleep 1
+after=$(cut -d' ' -f14 "/proc/$busy_pid/stat")
+check "it runs: $((after - before)) ticks a second" test $((after - before)) -gt 10
+kill -TERM "$busy_pid"
+await "$busy_pid"
+check "it ends as it would" test "$status" = 0
+finish
