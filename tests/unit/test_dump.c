@@ -420,98 +420,114 @@ static json_t *json_of(const struct cprof_dump *dump, const struct cprof_dump *e
 	return root;
 }
 
-static void test_json(void **state)
+static void assert_text_at(const json_t *object, const char *key, const char *expected)
 {
-	struct cprof_dump_thread threads[] = {
-		thread(10, "left", 'S', CPROF_WAIT_MUTEX, 0xffffffffffffffff),
-		thread(11, "poll", 'S', CPROF_WAIT_POLL, 0),
-		thread(12, "stuck", 'D', CPROF_WAIT_NONE, 0),
-	};
+	assert_string_equal(json_string_value(json_object_get(object, key)), expected);
+}
+
+static void assert_number_at(const json_t *object, const char *key, json_int_t expected)
+{
+	assert_true(json_is_integer(json_object_get(object, key)));
+	assert_true(json_integer_value(json_object_get(object, key)) == expected);
+}
+
+static void assert_true_at(const json_t *object, const char *key, bool expected)
+{
+	assert_true(json_is_boolean(json_object_get(object, key)));
+	assert_int_equal(json_is_true(json_object_get(object, key)), expected);
+}
+
+static void test_json_deadlock(void **state)
+{
+	struct cprof_dump_thread one = thread(10, "left", 'S', CPROF_WAIT_MUTEX, UINT64_MAX);
 	struct cprof_deadlock deadlock = {.tids = (pid_t[]){10, 11}, .count = 2};
-	struct cprof_dump dump = dump_of(threads, 3), earlier = dump_of(threads, 3);
-	json_t *root, *list, *item, *wait, *frame;
-	const char *kind, *address, *detail, *text, *function, *module, *file;
-	json_int_t tid, offset, line, stamp, stopped;
-	int complete, held, inlined;
+	struct cprof_dump dump = dump_of(&one, 1);
+	json_t *root, *item, *list, *frame;
 
 	(void)state;
-	threads[0].wait.owner = 11;
-	threads[0].wait.detail = (char *)"lock";
-	threads[1].wait.left_ns = 5;
-	threads[1].end = CPROF_END_NO_CFI;
-	threads[2].held = false;
-	threads[2].frame_count = 0;
+	one.wait.owner = 11;
+	one.wait.detail = (char *)"lock";
 	dump.deadlocks = &deadlock;
 	dump.deadlock_count = 1;
 	root = json_of(&dump, NULL);
-	assert_int_equal(json_unpack(root, "{s:i, s:s, s:I, s:I, s:o, s:[[i,i]]}", "pid", &held,
-				     "comm", &text, "taken_unix_ns", &stamp, "stopped_ns", &stopped,
-				     "threads", &list, "deadlocks", &complete, &inlined),
-			 0);
-	assert_int_equal(held, 812);
-	assert_string_equal(text, "service");
-	assert_true(stamp == 1700000000000000000ll && stopped == 3140000);
-	assert_int_equal(complete, 10);
-	assert_int_equal(inlined, 11);
-	assert_int_equal(json_array_size(list), 3);
-
-	item = json_array_get(list, 0);
-	assert_int_equal(json_unpack(item, "{s:I, s:s, s:s, s:o, s:b, s:b, s:o}", "tid", &tid,
-				     "name", &text, "state", &kind, "wait", &wait, "complete",
-				     &complete, "held", &held, "frames", &list),
-			 0);
-	assert_int_equal(tid, 10);
-	assert_string_equal(text, "left");
-	assert_string_equal(kind, "S");
-	assert_true(complete && held);
+	assert_number_at(root, "pid", 812);
+	assert_text_at(root, "comm", "service");
+	assert_number_at(root, "taken_unix_ns", 1700000000000000000ll);
+	assert_number_at(root, "stopped_ns", 3140000);
+	list = json_object_get(root, "deadlocks");
+	assert_int_equal(json_array_size(list), 1);
+	list = json_array_get(list, 0);
+	assert_int_equal(json_array_size(list), 2);
+	assert_int_equal(json_integer_value(json_array_get(list, 0)), 10);
+	assert_int_equal(json_integer_value(json_array_get(list, 1)), 11);
+	item = json_array_get(json_object_get(root, "threads"), 0);
+	assert_number_at(item, "tid", 10);
+	assert_text_at(item, "name", "left");
+	assert_text_at(item, "state", "S");
+	assert_true_at(item, "complete", true);
+	assert_true_at(item, "held", true);
 	assert_null(json_object_get(item, "not_moved_ns"));
-	assert_int_equal(json_unpack(wait, "{s:s, s:s, s:s, s:I}", "kind", &kind, "address",
-				     &address, "detail", &detail, "owner_tid", &tid),
-			 0);
-	assert_string_equal(kind, "mutex");
-	assert_string_equal(address, "0xffffffffffffffff");
-	assert_string_equal(detail, "lock");
-	assert_int_equal(tid, 11);
-	assert_null(json_object_get(wait, "left_ns"));
+	list = json_object_get(item, "frames");
 	assert_int_equal(json_array_size(list), 5);
+	item = json_object_get(item, "wait");
+	assert_text_at(item, "kind", "mutex");
+	assert_text_at(item, "address", "0xffffffffffffffff");
+	assert_text_at(item, "detail", "lock");
+	assert_number_at(item, "owner_tid", 11);
+	assert_null(json_object_get(item, "left_ns"));
+	assert_true_at(json_array_get(list, 2), "inlined", true);
 	frame = json_array_get(list, 3);
-	assert_int_equal(json_unpack(frame, "{s:s, s:s, s:I, s:s, s:s, s:I, s:b}", "pc", &text,
-				     "function", &function, "offset", &offset, "module", &module,
-				     "file", &file, "line", &line, "inlined", &inlined),
-			 0);
-	assert_string_equal(text, "0x1050");
-	assert_string_equal(function, "take");
-	assert_string_equal(module, "/usr/bin/service");
-	assert_string_equal(file, "take.cc");
-	assert_true(offset == 3 && line == 9 && !inlined);
-	assert_true(json_is_true(json_object_get(json_array_get(list, 2), "inlined")));
+	assert_text_at(frame, "pc", "0x1050");
+	assert_text_at(frame, "function", "take");
+	assert_text_at(frame, "module", "/usr/bin/service");
+	assert_text_at(frame, "file", "take.cc");
+	assert_number_at(frame, "offset", 3);
+	assert_number_at(frame, "line", 9);
+	assert_true_at(frame, "inlined", false);
 	/* What is not known is there, and empty. */
 	frame = json_array_get(list, 4);
-	assert_string_equal(json_string_value(json_object_get(frame, "function")), "");
-	assert_string_equal(json_string_value(json_object_get(frame, "module")), "");
-
-	list = json_object_get(root, "threads");
-	item = json_array_get(list, 1);
-	assert_true(json_is_false(json_object_get(item, "complete")));
-	assert_string_equal(json_string_value(json_object_get(item, "end")), "no_cfi");
-	wait = json_object_get(item, "wait");
-	assert_null(json_object_get(wait, "owner_tid"));
-	assert_int_equal(json_integer_value(json_object_get(wait, "left_ns")), 5);
-	item = json_array_get(list, 2);
-	assert_true(json_is_false(json_object_get(item, "held")));
-	assert_true(json_is_false(json_object_get(item, "complete")));
+	assert_text_at(frame, "function", "");
+	assert_text_at(frame, "module", "");
+	assert_number_at(frame, "line", 0);
 	json_decref(root);
+}
 
+static void test_json_states(void **state)
+{
+	struct cprof_dump_thread threads[] = {
+		thread(11, "poll", 'S', CPROF_WAIT_POLL, 0),
+		thread(12, "stuck", 'D', CPROF_WAIT_NONE, 0),
+	};
+	struct cprof_dump dump = dump_of(threads, 2), earlier = dump_of(threads, 2);
+	json_t *root, *list, *item;
+
+	(void)state;
+	threads[0].wait.left_ns = 5;
+	threads[0].end = CPROF_END_NO_CFI;
+	threads[1].held = false;
+	threads[1].frame_count = 0;
 	dump.taken_ns += 7;
 	root = json_of(&dump, &earlier);
 	list = json_object_get(root, "threads");
-	assert_int_equal(
-		json_integer_value(json_object_get(json_array_get(list, 0), "not_moved_ns")), 7);
-	assert_null(json_object_get(json_array_get(list, 2), "not_moved_ns"));
+	item = json_array_get(list, 0);
+	assert_true_at(item, "complete", false);
+	assert_text_at(item, "end", "no_cfi");
+	assert_number_at(item, "not_moved_ns", 7);
+	item = json_object_get(item, "wait");
+	assert_null(json_object_get(item, "owner_tid"));
+	assert_number_at(item, "left_ns", 5);
+	item = json_array_get(list, 1);
+	assert_true_at(item, "held", false);
+	assert_true_at(item, "complete", false);
+	assert_null(json_object_get(item, "not_moved_ns"));
+	assert_text_at(json_object_get(item, "wait"), "kind", "none");
 	json_decref(root);
+
 	dump = dump_of(NULL, 0);
 	root = json_of(&dump, NULL);
+	assert_true(json_is_array(json_object_get(root, "threads")));
 	assert_int_equal(json_array_size(json_object_get(root, "threads")), 0);
+	assert_true(json_is_array(json_object_get(root, "deadlocks")));
 	assert_int_equal(json_array_size(json_object_get(root, "deadlocks")), 0);
 	json_decref(root);
 }
@@ -541,12 +557,12 @@ static void test_full_disk(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_empty),      cmocka_unit_test(test_one),
-		cmocka_unit_test(test_states),     cmocka_unit_test(test_groups),
-		cmocka_unit_test(test_group_keys), cmocka_unit_test(test_left),
-		cmocka_unit_test(test_watch),      cmocka_unit_test(test_deadlock),
-		cmocka_unit_test(test_hostile),    cmocka_unit_test(test_json),
-		cmocka_unit_test(test_full_disk),
+		cmocka_unit_test(test_empty),       cmocka_unit_test(test_one),
+		cmocka_unit_test(test_states),      cmocka_unit_test(test_groups),
+		cmocka_unit_test(test_group_keys),  cmocka_unit_test(test_left),
+		cmocka_unit_test(test_watch),       cmocka_unit_test(test_deadlock),
+		cmocka_unit_test(test_hostile),     cmocka_unit_test(test_json_deadlock),
+		cmocka_unit_test(test_json_states), cmocka_unit_test(test_full_disk),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
