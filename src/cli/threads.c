@@ -201,9 +201,6 @@ static struct cprof_error *write_all(const struct dumping *dumping)
 	struct cprof_error *error;
 	size_t length;
 
-	if (!dumping->dump->count && options->threads)
-		cprof_note(options, "no thread of process %d is named by --thread",
-			   (int)dumping->dump->pid);
 	CPROF_TRY(output_path(dumping, &path));
 	if (dumping->format == CPROF_FORMAT_PPROF || dumping->format == CPROF_FORMAT_FOLDED)
 		CPROF_TRY(format_profile(dumping, &bytes, &length));

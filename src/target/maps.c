@@ -73,8 +73,11 @@ struct cprof_error *cprof_target_maps(const struct cprof_target *target,
 	char *next;
 
 	if (!text)
-		return cprof_error_errno(errno == EACCES ? CPROF_DENIED : CPROF_FAILED, errno, NULL,
-					 "pid %d: reading maps", (int)target->info.pid);
+		return cprof_error_errno(errno == EACCES  ? CPROF_DENIED
+					 : errno == ESRCH ? CPROF_NO_PROCESS
+							  : CPROF_FAILED,
+					 errno, NULL, "pid %d: reading maps",
+					 (int)target->info.pid);
 	for (line = text; *line; line = next) {
 		struct cprof_mapping mapping;
 
