@@ -100,6 +100,12 @@ bench: all workloads $(TOOLS)
 		O=$(abspath $(O)) "$$bench" || exit; \
 	done
 
+# Long runs that no check has time for; their results are reported.
+torture: all workloads $(TOOLS)
+	@for torture in $(sort $(wildcard tests/torture/*.sh)); do \
+		O=$(abspath $(O)) "$$torture" || exit; \
+	done
+
 demo: all $(O)/workloads/service
 	@O=$(abspath $(O)) tests/demo.sh
 
@@ -178,8 +184,9 @@ help:
 	@echo 'make setup        install the packages the build needs; setup-check: the tests too'
 	@echo 'make demo         profile a small sample service'
 	@echo 'make check        all tests; make unit builds the unit tests only'
+	@echo 'make torture      long runs: no call of a target may change while it is stopped again and again'
 	@echo 'make bench        measurements against peers; make fuzz FUZZ_SECONDS=60; make lint'
 	@echo 'make install      PREFIX=/usr/local DESTDIR=; uninstall; clean'
 
-.PHONY: all unit workloads check bench demo fuzz fuzz-library lint install uninstall setup setup-check clean help FORCE
+.PHONY: all unit workloads check bench torture demo fuzz fuzz-library lint install uninstall setup setup-check clean help FORCE
 -include $(OBJECTS:.o=.d) $(O)/src/cli/main.d $(UNIT:=.d) $(TOOLS:=.d)
