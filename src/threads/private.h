@@ -116,6 +116,14 @@ struct cprof_error *cprof_stacks_fill(struct cprof_space *space,
 				      const struct cprof_snapshot *snapshot,
 				      struct cprof_dump *dump);
 
+/* retry.c: unwinds these threads (the first 50 of them) in another way and calls `better` for each
+ * stack that then ends complete. False when `better` says so. */
+bool cprof_retry_stacks(struct cprof_space *space, const struct cprof_snapshot *snapshot,
+			const size_t *threads, size_t count,
+			bool (*better)(void *context, size_t thread,
+				       const struct cprof_stack *stack),
+			void *context);
+
 struct cprof_wait_text {
 	char bytes[512];
 	size_t length;

@@ -456,6 +456,37 @@ static void making_deinit(struct making *making)
 	free(making->batches);
 }
 
+static bool add_better(void *context, size_t thread, const struct cprof_stack *stack)
+{
+	struct making *making = context;
+
+	if (stack->count <= making->stacks[making->stack_of[thread] - 1].count)
+		return true;
+	if (!add_stack(making, thread, stack))
+		return false;
+	making->dump->threads[thread].end = CPROF_END_COMPLETE;
+	return true;
+}
+
+/* Stacks that ended before their end get a second chance; what is too deep does not. */
+static bool retry_all(struct making *making, struct cprof_space *space,
+		      const struct cprof_snapshot *snapshot)
+{
+	CPROF_AUTO_FREE size_t *threads = calloc(snapshot->count + 1, sizeof(*threads));
+	size_t count = 0;
+
+	if (!threads)
+		return false;
+	for (size_t i = 0; i < snapshot->count; i++) {
+		const struct cprof_dump_thread *thread = &making->dump->threads[i];
+
+		if (thread->held && thread->end != CPROF_END_COMPLETE &&
+		    making->stacks[making->stack_of[i] - 1].count < CPROF_FRAMES_SAMPLE)
+			threads[count++] = i;
+	}
+	return cprof_retry_stacks(space, snapshot, threads, count, add_better, making);
+}
+
 static struct cprof_error *unwind_all(struct making *making, struct cprof_space *space,
 				      const struct cprof_snapshot *snapshot)
 {
@@ -471,6 +502,7 @@ static struct cprof_error *unwind_all(struct making *making, struct cprof_space 
 		if (snapshot->threads[i].held)
 			fine = unwind_thread(making, unwinder, reader, &snapshot->threads[i], i);
 	unwinder->ops->destroy(unwinder);
+	fine = fine && retry_all(making, space, snapshot);
 	return fine ? NULL : cprof_error_nomem();
 }
 
