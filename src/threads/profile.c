@@ -81,6 +81,22 @@ static bool add_thread(struct cprof_profile *profile, const struct cprof_dump_th
 	return true;
 }
 
+/* Readers take the first mapping for the program: what the main thread's outermost frame is in. */
+static void add_program(struct cprof_profile *profile, const struct cprof_dump *dump)
+{
+	for (size_t i = 0; i < dump->count; i++) {
+		const struct cprof_dump_thread *thread = &dump->threads[i];
+		struct cprof_profile_mapping mapping = {0};
+
+		if (thread->tid != dump->pid || !thread->frame_count)
+			continue;
+		mapping.file = cprof_profile_string(profile,
+						    thread->frames[thread->frame_count - 1].module);
+		if (mapping.file)
+			cprof_profile_mapping(profile, &mapping);
+	}
+}
+
 struct cprof_error *cprof_dump_profile(const struct cprof_dump *dump, struct cprof_profile **result)
 {
 	struct cprof_profile *profile;
@@ -92,6 +108,7 @@ struct cprof_error *cprof_dump_profile(const struct cprof_dump *dump, struct cpr
 	profile->default_type = profile->types[0].type;
 	profile->period = 1;
 	profile->time_ns = (int64_t)dump->taken_ns;
+	add_program(profile, dump);
 	for (size_t i = 0; i < dump->count && !error; i++)
 		if (!add_thread(profile, &dump->threads[i]))
 			error = cprof_error_nomem();

@@ -223,6 +223,7 @@ static void check_profile(void)
 	assert_int_equal(profile->period, 1);
 	assert_int_equal(profile->duration_ns, 0);
 	assert_int_equal(profile->time_ns, dump->taken_ns);
+	assert_non_null(strstr(profile->strings[profile->mappings[1].file], "/workloads/waits"));
 	for (size_t i = 0; i < profile->sample_count; i++) {
 		sum += profile->values[i];
 		cond += strcmp(label_text(profile, i, "wait"), "cond") == 0;
