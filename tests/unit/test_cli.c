@@ -120,6 +120,33 @@ static int parse(struct cprof_options *options, char **words)
 
 #define WORDS(...) ((char *[]){"cprof-attach", __VA_ARGS__, NULL})
 
+static void test_threads_options(void **state)
+{
+	struct cprof_options options;
+
+	(void)state;
+	assert_int_equal(parse(&options, WORDS("dump", "-p", "42", "--all", "--watch", "5s",
+					       "--no-inlines", "--thread", "x")),
+			 0);
+	assert_int_equal(options.verb->bit, CPROF_VERB_THREADS);
+	assert_int_equal(options.watch_ns, 5000000000);
+	assert_true(options.all && options.no_inlines && !options.no_lines);
+	assert_int_equal(options.format, -1);
+	cprof_options_deinit(&options);
+	assert_int_equal(parse(&options, WORDS("threads", "-p", "42", "--json")), 0);
+	assert_int_equal(options.format, CPROF_FORMAT_JSON);
+	cprof_options_deinit(&options);
+	assert_int_equal(parse(&options, WORDS("record", "-p", "42", "-e", "threads")), 0);
+	assert_int_equal(options.clock, CPROF_EVENT_THREADS);
+	cprof_options_deinit(&options);
+	assert_int_equal(parse(&options, WORDS("record", "-p", "42", "-e", "cpu,threads")), 2);
+	cprof_options_deinit(&options);
+	assert_int_equal(parse(&options, WORDS("threads", "-p", "42", "--rate", "9")), 2);
+	cprof_options_deinit(&options);
+	assert_int_equal(parse(&options, WORDS("record", "-p", "42", "--watch", "1")), 2);
+	cprof_options_deinit(&options);
+}
+
 static void test_record_options(void **state)
 {
 	struct cprof_options options;
@@ -240,6 +267,7 @@ int main(void)
 		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_pids),
 		cmocka_unit_test(test_numbers),
+		cmocka_unit_test(test_threads_options),
 		cmocka_unit_test(test_record_options),
 		cmocka_unit_test(test_run_stops_at_the_command),
 		cmocka_unit_test(test_usage_errors),
