@@ -111,21 +111,35 @@ def plain(name):
     return re.sub(r"^_*(GI_)?_*", "", name)
 
 
+GDB_WALK = """
+import gdb
+for thread in gdb.selected_inferior().threads():
+    thread.switch()
+    frame = gdb.newest_frame()
+    while frame:
+        print("FRAME", thread.ptid[1], frame.type(), frame.pc(), frame.name())
+        frame = frame.older()
+"""
+
+
 def gdb_stacks(pid):
-    """By tid: (names, pcs) of the frames; gdb prints no pc where a line begins at it (None), nor
-    for the callers of inlined functions (left out)."""
-    out = subprocess.run(GDB + ["-p", pid, "-ex", "thread apply all bt"], capture_output=True,
+    """By tid: (names, pcs) of the frames; pcs without inlined functions. What gdb infers of tail
+    calls, for which there is no frame, is left out."""
+    script = f"{WORK}/walk.py"
+    with open(script, "w", encoding="utf-8") as file:
+        file.write(GDB_WALK)
+    out = subprocess.run(GDB + ["-p", pid, "-ex", "set backtrace past-main on", "-ex",
+                                "set backtrace past-entry on", "-x", script], capture_output=True,
                          text=True, check=True, stdin=subprocess.DEVNULL).stdout
-    stacks, names, pcs = {}, None, None
+    stacks = {}
     for line in out.splitlines():
-        thread = re.match(r"Thread \d+ .*\(LWP (\d+)\)|Thread \d+ .*\bprocess (\d+)", line)
-        frame = re.match(r"#(\d+) +(?:(0x[0-9a-f]+) in )?(.*?) \(", line)
-        if thread:
-            names, pcs = stacks.setdefault(int(thread[1] or thread[2]), ([], []))
-        elif frame and names is not None:
-            names.append(plain(frame[3]))
-            if frame[2] or frame[1] == "0":
-                pcs.append(int(frame[2], 16) if frame[2] else None)
+        word, *fields = line.split(None, 4) or [""]
+        if word != "FRAME" or fields[1] == "3":  # gdb.TAILCALL_FRAME
+            continue
+        names, pcs = stacks.setdefault(int(fields[0]), ([], []))
+        names.append("??" if fields[3] == "None" else plain(fields[3]))
+        if fields[1] != "2":  # gdb.INLINE_FRAME
+            pcs.append(int(fields[2]))
     return stacks
 
 
@@ -134,13 +148,11 @@ def our_stacks(pid):
                          check=True).stdout
     stacks = {}
     for thread in json.loads(out)["threads"]:
-        names, pcs, inlined = [], [], False
+        names, pcs = stacks.setdefault(thread["tid"], ([], []))
         for frame in thread["frames"]:
             names.append(plain(frame["function"]) or "??")
-            if not inlined:
+            if not frame["inlined"]:
                 pcs.append(int(frame["pc"], 16))
-            inlined = frame["inlined"]
-        stacks[thread["tid"]] = (names, pcs)
     return stacks
 
 
@@ -150,7 +162,7 @@ def agreement(which, ours, theirs):
     for tid in set(ours) | set(theirs):
         mine = ours.get(tid, ([], []))[which]
         his = theirs.get(tid, ([], []))[which]
-        equal += sum(his[i] in (None, mine[i]) for i in range(min(len(mine), len(his))))
+        equal += sum(mine[i] == his[i] for i in range(min(len(mine), len(his))))
         total += max(len(mine), len(his))
     return equal, total
 
