@@ -69,6 +69,15 @@ static struct cprof_error *no_process(pid_t pid, const char *why)
 	return cprof_error_create(CPROF_NO_PROCESS, NULL, "pid %d: %s", (int)pid, why);
 }
 
+/* What a failed access to /proc/PID means: errno tells whether the process is gone or we are at a
+ * limit of our own. */
+static struct cprof_error *unreadable(pid_t pid, int errnum)
+{
+	if (errnum == ENOENT || errnum == ESRCH)
+		return no_process(pid, "no such process");
+	return cprof_error_errno(CPROF_FAILED, errnum, NULL, "pid %d: reading /proc", (int)pid);
+}
+
 static void user_name(uid_t uid, char *text, size_t size)
 {
 	struct passwd entry;
@@ -100,7 +109,8 @@ static struct cprof_error *denied(const struct cprof_target *target, int errnum)
 		(int)target->info.pid, (int)target->info.pid);
 }
 
-/* The process a thread id belongs to, from /proc/TID/status; 0 if there is none. */
+/* The process a thread id belongs to, from /proc/TID/status; 0 if there is none (then errno tells
+ * why). */
 static pid_t process_of(pid_t tid)
 {
 	char path[64];
@@ -109,7 +119,10 @@ static pid_t process_of(pid_t tid)
 
 	snprintf(path, sizeof(path), "/proc/%d/status", (int)tid);
 	status = cprof_read_file_at(AT_FDCWD, path, 1 << 16, NULL);
-	field = status ? status_field(status, "Tgid") : NULL;
+	if (!status)
+		return 0;
+	errno = ESRCH;
+	field = status_field(status, "Tgid");
 	return field ? (pid_t)strtol(field, NULL, 10) : 0;
 }
 
@@ -130,9 +143,10 @@ static struct cprof_error *open_identity(struct cprof_target *target)
 		return cprof_error_errno(
 			CPROF_DENIED, errno, "run as root: procfs is mounted with hidepid",
 			"pid %d: /proc/%d", (int)target->info.pid, (int)target->info.pid);
+	if (target->procfd < 0)
+		return unreadable(target->info.pid, errno);
 	/* Not reaped since: the directory is of the same process. A zombie is told apart later. */
-	if (target->procfd < 0 ||
-	    (syscall(SYS_pidfd_send_signal, target->pidfd, 0, NULL, 0) && errno == ESRCH))
+	if (syscall(SYS_pidfd_send_signal, target->pidfd, 0, NULL, 0) && errno == ESRCH)
 		return no_process(target->info.pid, "no such process");
 	return NULL;
 }
@@ -273,9 +287,8 @@ static struct cprof_error *check_access(const struct cprof_target *target)
 	char byte;
 
 	if (fd < 0)
-		return errno == EACCES || errno == EPERM
-			       ? denied(target, errno)
-			       : no_process(target->info.pid, "no such process");
+		return errno == EACCES || errno == EPERM ? denied(target, errno)
+							 : unreadable(target->info.pid, errno);
 	if (read(fd, &byte, 1) < 0 && (errno == EACCES || errno == EPERM)) {
 		close(fd);
 		return denied(target, errno);
@@ -284,17 +297,40 @@ static struct cprof_error *check_access(const struct cprof_target *target)
 	return NULL;
 }
 
+/* Numbers in /proc must be those of our own pid namespace: after `unshare -p` without a /proc of
+ * its own they are of other processes. */
+static struct cprof_error *check_procfs(void)
+{
+	char text[32];
+	ssize_t length = readlink("/proc/self", text, sizeof(text) - 1);
+
+	if (length < 0 && errno == ENOENT)
+		return cprof_error_create(CPROF_DENIED, "mount -t proc proc /proc",
+					  "not supported: there is no procfs of our pid namespace "
+					  "at /proc");
+	if (length < 0)
+		return cprof_error_errno(CPROF_FAILED, errno, NULL, "/proc/self");
+	text[length] = '\0';
+	if (strtol(text, NULL, 10) == getpid())
+		return NULL;
+	return cprof_error_create(CPROF_DENIED, "mount -t proc proc /proc",
+				  "not supported: /proc is of another pid namespace than ours");
+}
+
 static struct cprof_error *fill(struct cprof_target *target, pid_t pid)
 {
 	struct stat_line stat;
-	pid_t process = process_of(pid);
+	pid_t process;
 
+	CPROF_TRY(check_procfs());
+	process = process_of(pid);
 	if (!process)
-		return no_process(pid, "no such process");
+		return unreadable(pid, errno);
 	target->info.pid = process;
 	CPROF_TRY(open_identity(target));
+	errno = ESRCH;
 	if (!read_stat(target->procfd, "stat", &stat))
-		return no_process(pid, "no such process");
+		return unreadable(pid, errno);
 	target->info.start_ticks = stat.start_ticks;
 	if (stat.flags & PF_KTHREAD)
 		return cprof_error_create(
@@ -387,9 +423,11 @@ struct cprof_error *cprof_target_threads(const struct cprof_target *target, pid_
 	size_t used = 0;
 
 	if (!directory) {
+		int errnum = errno;
+
 		if (fd >= 0)
 			close(fd);
-		return no_process(target->info.pid, "no such process");
+		return unreadable(target->info.pid, errnum);
 	}
 	while ((entry = readdir(directory))) {
 		if (!isdigit((unsigned char)entry->d_name[0]))

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What is said of a process that ends while it is looked at, and at limits of our own.
+ */
+#include <cprof/target.h>
+#include <cprof/util.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static pid_t sleeper(void)
+{
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	for (;;)
+		pause();
+}
+
+static void expect_error(struct cprof_error *error, int status)
+{
+	assert_non_null(error);
+	assert_int_equal(error->status, status);
+	cprof_error_destroy(error);
+}
+
+static struct cprof_error *ignore(void *context, const struct cprof_mapping *mapping)
+{
+	(void)context;
+	(void)mapping;
+	return NULL;
+}
+
+static void test_gone(void **state)
+{
+	pid_t pid = sleeper();
+	struct cprof_target *target;
+	size_t count;
+	pid_t *tids;
+
+	(void)state;
+	assert_null(cprof_target_create(pid, &target));
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	expect_error(cprof_target_maps(target, ignore, NULL), CPROF_NO_PROCESS);
+	expect_error(cprof_target_threads(target, &tids, &count), CPROF_NO_PROCESS);
+	assert_false(cprof_target_alive(target));
+	cprof_target_destroy(target);
+	expect_error(cprof_target_create(pid, &target), CPROF_NO_PROCESS);
+}
+
+/* However many descriptors are left: never "no such process" of one that is there. */
+static void test_descriptors(void **state)
+{
+	struct rlimit old;
+	struct cprof_target *target;
+	int failures = 0;
+	bool created = false;
+
+	(void)state;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	for (rlim_t limit = 0; limit < 40 && !created; limit++) {
+		struct rlimit few = {limit, old.rlim_max};
+		struct cprof_error *error;
+
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+		error = cprof_target_create(getpid(), &target);
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+		created = !error;
+		if (created) {
+			cprof_target_destroy(target);
+		} else {
+			expect_error(error, CPROF_FAILED);
+			failures++;
+		}
+	}
+	assert_true(created);
+	assert_true(failures > 3);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_gone),
+		cmocka_unit_test(test_descriptors),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
