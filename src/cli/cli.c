@@ -40,9 +40,10 @@ int cprof_cli(int argc, char **argv)
 	struct cprof_error *error;
 	int status, fd;
 
-	/* Nothing opened later may become stdin, stdout or stderr by chance. */
+	/* Nothing opened later may become stdin, stdout or stderr by chance. Read-only, so that
+	 * writing to a stdout that was closed is an error. */
 	do
-		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+		fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	while (fd >= 0 && fd <= STDERR_FILENO);
 	if (fd >= 0)
 		close(fd);
