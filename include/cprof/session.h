@@ -44,6 +44,8 @@ struct cprof_session_stats {
 	struct cprof_perf_stats perf;
 	bool target_ended;
 	bool target_stopped; /* it was in group-stop when profiling ended */
+	bool filter_matched; /* a thread was among those asked for */
+	uint64_t unseen_ns;  /* CPU time that no sample tells of, as of the last snapshot */
 	bool kernel_unnamed; /* kernel samples could not be named (kptr_restrict) */
 };
 

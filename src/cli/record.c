@@ -61,6 +61,7 @@ static void tell_notes(const struct cprof_recording *recording,
 		       const struct cprof_session_stats *stats)
 {
 	const struct cprof_options *options = recording->options;
+	uint64_t seen_ns = stats->samples * stats->perf.period;
 
 	if (stats->target_ended && !recording->await_exec)
 		cprof_note(options, "process %d ended by itself", (int)recording->pid);
@@ -72,16 +73,23 @@ static void tell_notes(const struct cprof_recording *recording,
 	if (stats->kernel_unnamed)
 		cprof_note(options, "kernel functions have no names: their addresses are hidden "
 				    "(kernel.kptr_restrict)");
-	if (options->verbose)
+	if (options->threads && *options->threads && !stats->filter_matched)
+		cprof_note(options, "no thread has a name or number asked for by --thread");
+	if (stats->unseen_ns > seen_ns / 10)
 		cprof_note(options,
-			   "sampling %s%s%s%s, clock %s, %u KB of stack a sample, first data after "
-			   "%.1f "
-			   "ms",
+			   "%.1f s of CPU time could not be sampled: in threads of less than a "
+			   "period, "
+			   "in the kernel without permission, or in a program with privileges",
+			   (double)stats->unseen_ns / 1e9);
+	if (options->verbose && stats->attach_ns)
+		cprof_note(options, "first data after %.1f ms", (double)stats->attach_ns / 1e6);
+	if (options->verbose)
+		cprof_note(options, "sampling %s%s%s%s, clock %s, %u KB of stack a sample",
 			   cprof_perf_way_name(stats->perf.way), stats->perf.way_reason ? " (" : "",
 			   stats->perf.way_reason ? stats->perf.way_reason : "",
 			   stats->perf.way_reason ? ")" : "",
 			   stats->perf.clock ? stats->perf.clock : "?",
-			   stats->perf.stack_bytes / 1024, (double)stats->attach_ns / 1e6);
+			   stats->perf.stack_bytes / 1024);
 }
 
 /* Names what was collected so far and writes it. Open for signals: naming a big program takes a

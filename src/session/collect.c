@@ -13,7 +13,7 @@
 
 /* --- threads ------------------------------------------------------------------------------- */
 
-static bool wanted(const struct cprof_session *session, pid_t tid, const char *name)
+static bool wanted(struct cprof_session *session, pid_t tid, const char *name)
 {
 	const char *const *filter = session->config.threads;
 
@@ -23,8 +23,10 @@ static bool wanted(const struct cprof_session *session, pid_t tid, const char *n
 		char *end;
 		long number = strtol(*filter, &end, 10);
 
-		if (strcmp(*filter, name) == 0 || (*end == '\0' && number == tid))
+		if (strcmp(*filter, name) == 0 || (*end == '\0' && number == tid)) {
+			session->stats.filter_matched = true;
 			return true;
+		}
 	}
 	return false;
 }
@@ -156,6 +158,7 @@ void cprof_session_map_main(struct cprof_session *session)
 {
 	const struct cprof_region *region = cprof_space_main(session->space);
 
+	session->main_unknown = !region;
 	if (region)
 		region_mapping(session, region);
 }
@@ -279,8 +282,17 @@ static void flush_unwinder(struct cprof_session *session)
 
 static void on_mmap(struct cprof_session *session, const struct cprof_perf_record *record)
 {
-	cprof_error_destroy(cprof_space_map(session->space, &record->mmap.mapping));
+	const struct cprof_mapping *mapping = &record->mmap.mapping;
+	const struct cprof_region *region;
+
+	cprof_error_destroy(cprof_space_map(session->space, mapping));
 	flush_unwinder(session);
+	/* A program that has ended before its exec was read: the kernel maps it first of all. */
+	if (session->main_unknown && mapping->path[0] == '/' &&
+	    (region = cprof_space_find(session->space, mapping->start))) {
+		region_mapping(session, region);
+		session->main_unknown = false;
+	}
 }
 
 /* After an exec nothing of the old address space is true any more. */
@@ -308,16 +320,33 @@ static void on_fork(struct cprof_session *session, const struct cprof_perf_recor
 	const struct cprof_session_thread *parent = find_thread(session, record->task.parent_tid);
 	struct cprof_session_thread *thread = find_thread(session, record->tid);
 
-	if (thread) /* the number is used again */
-		session->stats.threads++;
-	else if (!(thread = calloc(1, sizeof(*thread))))
-		return;
-	else {
+	if (!thread) {
+		thread = calloc(1, sizeof(*thread));
+		if (!thread)
+			return;
 		thread->tid = record->tid;
 		HASH_ADD_INT(session->threads, tid, thread);
-		session->stats.threads++;
 	}
+	thread->ended = false; /* the number may be used again */
+	session->stats.threads++;
 	set_name(session, thread, parent ? parent->name : cprof_target_info(session->target)->comm);
+}
+
+/* Programs that start a thread for every request would fill our memory. */
+static void on_exit_of(struct cprof_session *session, pid_t tid)
+{
+	pid_t *oldest = &session->ended_tids[session->ended_next++ % CPROF_SESSION_ENDED];
+	struct cprof_session_thread *thread = find_thread(session, tid);
+	struct cprof_session_thread *old = find_thread(session, *oldest);
+
+	if (!thread)
+		return;
+	thread->ended = true;
+	if (old && old->ended && old != thread) {
+		HASH_DEL(session->threads, old);
+		free(old);
+	}
+	*oldest = tid;
 }
 
 static void on_lost(struct cprof_session *session)
@@ -356,6 +385,8 @@ void cprof_session_record(void *context, const struct cprof_perf_record *record)
 		on_lost(session);
 		break;
 	case CPROF_PERF_EXIT:
+		on_exit_of(session, record->tid);
+		break;
 	case CPROF_PERF_THROTTLE:
 	case CPROF_PERF_OTHER:
 		break;

@@ -10,10 +10,14 @@
 #include <pthread.h>
 #include <uthash.h>
 
+/* So many threads that have ended are still known: their last samples come after their end. */
+#define CPROF_SESSION_ENDED 4096
+
 struct cprof_session_thread {
 	pid_t tid;
 	uint32_t labels; /* label set, 0: not made yet */
 	bool wanted;     /* by the thread filter */
+	bool ended;
 	char name[64];
 	UT_hash_handle hh;
 };
@@ -41,6 +45,7 @@ struct cprof_session {
 	bool collecting; /* the thread has been started and not joined */
 	int stop_fd;
 	bool awaiting_exec;    /* collector only, as are the following */
+	bool main_unknown;     /* the program's mapping will be the next that is told */
 	uint64_t refreshed_ns; /* when maps were read last */
 	struct cprof_frame frames[CPROF_FRAMES_SAMPLE];
 	uint32_t locations[CPROF_FRAMES_SAMPLE + 512];
@@ -54,9 +59,12 @@ struct cprof_session {
 	size_t region_capacity;
 	uint32_t kernel_mapping; /* index + 1 */
 	struct cprof_session_thread *threads;
+	pid_t ended_tids[CPROF_SESSION_ENDED]; /* a ring of those that ended last */
+	size_t ended_next;
 	uint32_t key_thread; /* string ids */
 	uint32_t key_tid;
 	struct cprof_session_stats stats;
+	uint64_t cpu_ns; /* of the target when sampling began */
 	uint64_t started_ns;
 	uint64_t ended_ns; /* 0: still running */
 	bool ended;        /* by the target's end */

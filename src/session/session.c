@@ -22,6 +22,8 @@
  * a seventh of the samples was lost, at this priority none. It needs little time. */
 #define COLLECTOR_NICE (-10)
 #define TICK_MS        100
+/* CPU time is told in ticks of 10 ms, and is read at another moment than the events. */
+#define CPU_SLACK_NS 50000000ull
 
 /* --- the collector ------------------------------------------------------------------------- */
 
@@ -37,9 +39,22 @@ static void drain(struct cprof_session *session, bool final)
 	pthread_mutex_unlock(&session->lock);
 }
 
+/* Events can go away: the kernel takes a user's from a program that gains privileges by exec or
+ * that cannot be read. The process's own account of its CPU time still tells what was missed.
+ * Under the lock. */
+static void count_unseen(struct cprof_session *session, uint64_t cpu_ns)
+{
+	struct cprof_perf_stats *perf = &session->stats.perf;
+
+	if (perf->way == CPROF_PERF_PER_THREAD && perf->period &&
+	    cpu_ns > session->cpu_ns + perf->counted + CPU_SLACK_NS)
+		perf->counted = cpu_ns - session->cpu_ns;
+}
+
 static void *collect(void *context)
 {
 	struct cprof_session *session = context;
+	uint64_t cpu_ns;
 	struct pollfd fds[3] = {
 		{.fd = session->stop_fd, .events = POLLIN},
 		{.fd = cprof_target_pidfd(session->target), .events = POLLIN},
@@ -62,9 +77,11 @@ static void *collect(void *context)
 				    ? -1
 				    : cprof_perf_fd(session->perf);
 	}
+	cpu_ns = cprof_target_cpu_ns(session->target);
 	cprof_perf_disable(session->perf);
 	drain(session, true);
 	pthread_mutex_lock(&session->lock);
+	count_unseen(session, cpu_ns);
 	session->ended_ns = cprof_now_ns();
 	session->ended = !cprof_target_alive(session->target);
 	pthread_mutex_unlock(&session->lock);
@@ -94,6 +111,7 @@ struct cprof_error *cprof_session_start(struct cprof_session *session)
 	int failed;
 
 	CPROF_TRY(cprof_perf_enable(session->perf));
+	session->cpu_ns = cprof_target_cpu_ns(session->target);
 	session->started_ns = session->refreshed_ns = cprof_now_ns();
 	session->profile->time_ns = (int64_t)cprof_wall_ns();
 	/* After enabling: a mapping is either listed here or told by a record. */

@@ -173,7 +173,7 @@ static void add_marker(struct cprof_profile *profile, const char *name, int64_t 
 }
 
 /* What was lost has a weight too; so has CPU time that the events counted but never sampled. */
-static void add_loss(const struct cprof_session *session, const struct cprof_session_stats *stats,
+static void add_loss(struct cprof_session *session, const struct cprof_session_stats *stats,
 		     struct cprof_profile *profile)
 {
 	uint64_t period = stats->perf.period;
@@ -184,9 +184,15 @@ static void add_loss(const struct cprof_session *session, const struct cprof_ses
 	if (stats->lost)
 		add_marker(profile, "[lost samples]", (int64_t)stats->lost,
 			   (int64_t)(stats->lost * period));
+	if (session->config.no_kernel) /* what is in the kernel is counted, but not wanted */
+		return;
 	if (stats->perf.counted > seen + 2 * period &&
-	    stats->perf.counted - seen > stats->perf.counted / 100)
+	    stats->perf.counted - seen > stats->perf.counted / 100) {
 		add_marker(profile, "[not sampled]", 0, (int64_t)(stats->perf.counted - seen));
+		pthread_mutex_lock(&session->lock);
+		session->stats.unseen_ns = stats->perf.counted - seen;
+		pthread_mutex_unlock(&session->lock);
+	}
 }
 
 struct cprof_error *cprof_session_snapshot(struct cprof_session *session,

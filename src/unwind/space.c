@@ -354,6 +354,8 @@ const struct cprof_region *cprof_space_main(struct cprof_space *space)
 {
 	const char *exe = cprof_target_info(space->target)->exe;
 
+	if (!*exe) /* it is ending: nothing can be read any more */
+		return NULL;
 	for (size_t i = 0; i < space->count; i++)
 		if (strcmp(space->slots[i].region.path, exe) == 0)
 			return cprof_space_find(space, space->slots[i].region.start);

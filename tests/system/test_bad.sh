@@ -182,6 +182,43 @@ kill -KILL "$pid"
 await "$pid"
 check "the target survives a killed profiler" kill -0 "$target"
 
+# Few descriptors, no stdout, somebody else's /proc: said as what they are
+for limit in 4 5 12; do
+	(ulimit -n $limit; exec "$cprof" record -p "$target" -d 0.1 -o few.pb.gz) >out 2>err </dev/null
+	check "$limit descriptors: a failure, not a missing process" test $? = 1
+	said 'Too many open files'
+done
+"$cprof" record -p "$target" -d 0.1 -o - >&- 2>err
+check "a closed stdout: record" test $? = 1
+check "one line" one_line_error
+"$cprof" report ended.pb.gz >&- 2>err
+check "a closed stdout: report" test $? = 1
+if is_root && unshare -pf true 2>/dev/null; then
+	unshare -pf "$cprof" record -p 1 -d 0.1 -o pidns.pb.gz >out 2>err
+	check "/proc of another pid namespace" test $? = 3
+	said 'pid namespace'
+else
+	skip "no pid namespaces here"
+fi
+
+# Nothing to see, and why
+expect 0 record -p "$target" -d 0.2 -o none.pb.gz --thread no-such-thread
+said '^cprof-attach: note: no thread has a name or number'
+start dd if=/dev/zero of=/dev/null bs=1M
+for way in cpu-wide per-thread; do
+	is_root || [ $way = per-thread ] || continue
+	expect 0 record -p "$pid" -d 0.5 -o dd.pb.gz --no-kernel --sampling $way
+	check "$way: kernel time is left out" test "$(pprof -top dd.pb.gz | grep -c 'not sampled')" = 0
+done
+if is_root && [ "$(cat /proc/sys/kernel/perf_event_paranoid)" -le 2 ]; then
+	cp "$cprof" ours
+	cp "$O/workloads/shares" unreadable # the kernel takes our events away when it is run
+	chmod 711 unreadable
+	"${nobody[@]}" ./ours run -d 1 -o nobody/u.pb.gz -- ./unreadable 1 >out 2>err
+	said '^cprof-attach: note: .* CPU time could not be sampled'
+	check "the time is in the profile" sh -c "$(printf '%q' "$cprof") report nobody/u.pb.gz | grep -q '\[not sampled\]'"
+fi
+
 # Files that are no profiles, for `report`
 echo 'not a profile' >text
 : >empty

@@ -85,4 +85,14 @@ check "samples" json_holds service.json 'd["samples"] > 20'
 pprof -top service.pb.gz >top
 for name in shop::parse_order shop::render; do check "$name" grep -q "$name" top; done
 check "nothing of ours" test "$(grep -c cprof_ top)" = 0
+
+# A command that is over before we look at it for the first time: its program comes first all the same.
+for round in 1 2 3; do
+	start "$cprof" run -o "over$round.pb.gz" -- "$O/workloads/burst"
+	check "the profiler sleeps meanwhile" wait_for 5 sh -c "grep -q 'State:.T' /proc/$pid/status"
+	check "the command has ended" wait_for 20 sh -c "ps -o stat= --ppid $pid | grep -q Z"
+	kill -CONT "$pid"
+	await "$pid"
+	check "its program is the main one" sh -c "go tool pprof -symbolize=none -top over$round.pb.gz 2>&1 | grep -q '^File: burst'"
+done
 finish
