@@ -148,6 +148,7 @@ struct cprof_error *cprof_perf_enable(struct cprof_perf *perf)
 	}
 	perf->enabled = true;
 	perf->stack_since = cprof_now_ns();
+	perf->renewed_at = perf->stack_since;
 	cprof_cpuwide_started(perf, perf->stack_since);
 	return NULL;
 }

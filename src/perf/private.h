@@ -72,6 +72,7 @@ struct cprof_perf {
 	bool has_inherit_thread;
 	bool enabled;
 	uint64_t period;
+	uint64_t renewed_at; /* when the sampling events began */
 	unsigned *cpus;
 	struct cprof_ring *rings;
 	size_t ring_count;
@@ -114,6 +115,9 @@ int cprof_event_add(struct cprof_perf *perf, pid_t pid, size_t ring, uint64_t pe
  * if `keep_count`. */
 void cprof_event_retire(struct cprof_perf *perf, struct cprof_event *event, uint64_t until,
 			bool keep_count);
+/* Replaces all sampling events by fresh ones with stack dumps of that size; without success the
+ * old ones stay. */
+void cprof_events_renew(struct cprof_perf *perf, uint32_t bytes);
 void cprof_event_forget(struct cprof_perf *perf, struct cprof_event *event);
 /* Adds what an event counted and lost so far; of a descriptor, whatever it is for. */
 void cprof_event_tally(const struct cprof_perf *perf, const struct cprof_event *event,

@@ -26,41 +26,9 @@ void cprof_stack_init(struct cprof_perf *perf)
 	perf->format.stack_bytes = perf->config.user_stack ? perf->stack_limit : 0;
 }
 
-/* Replaces all sampling events by ones with another size. Both run for a moment, but a sample
- * counts for one of them only. Without success the old ones stay. */
 static void resize(struct cprof_perf *perf, uint32_t bytes, uint64_t now)
 {
-	uint32_t before = perf->format.stack_bytes;
-	struct cprof_event *event;
-	struct cprof_event *next;
-	struct cprof_error *error;
-	uint64_t change;
-
-	/* Those of the last change have no records in the rings any more. */
-	HASH_ITER(hh, perf->events, event, next)
-	{
-		if (event->fd < 0)
-			cprof_event_forget(perf, event);
-	}
-	perf->generation++;
-	perf->format.stack_bytes = bytes;
-	error = perf->way == CPROF_PERF_CPU_WIDE ? cprof_cpuwide_open(perf)
-						 : cprof_perthread_open(perf);
-	change = cprof_now_ns();
-	HASH_ITER(hh, perf->events, event, next)
-	{
-		bool fresh = event->generation == perf->generation;
-
-		if (fresh && error)
-			cprof_event_retire(perf, event, 0, false);
-		else if (fresh)
-			event->from = change;
-		else if (!error)
-			cprof_event_retire(perf, event, change, true);
-	}
-	if (error)
-		perf->format.stack_bytes = before;
-	cprof_error_destroy(error);
+	cprof_events_renew(perf, bytes);
 	perf->stack_since = now;
 	perf->stack_need = 0;
 	perf->stack_truncated = false;
