@@ -24,7 +24,7 @@ enum cprof_tracee_phase {
 	CPROF_TRACEE_NEW,
 	CPROF_TRACEE_SEIZED,
 	CPROF_TRACEE_ASKED, /* to stop, but is not there yet */
-	CPROF_TRACEE_LATE, /* did not come in time; no longer waited for */
+	CPROF_TRACEE_LATE,  /* did not come in time; no longer waited for */
 	CPROF_TRACEE_HELD,
 	CPROF_TRACEE_GONE,
 };

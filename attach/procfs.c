@@ -56,20 +56,25 @@ bool cprof_procfs_tasks(int procfd, bool (*each)(void *context, pid_t tid), void
 	return good;
 }
 
+static char *append(char *to, const char *text)
+{
+	while (*text)
+		*to++ = *text++;
+	return to;
+}
+
 /* "task/TID/stat" without stdio, whose locks another thread may have held at the fork. */
 static void stat_path(pid_t tid, char path[40])
 {
 	char digits[12];
 	size_t count = 0;
-	char *to = path;
+	char *to = append(path, "task/");
 
 	for (; tid > 0; tid /= 10)
 		digits[count++] = (char)('0' + tid % 10);
-	memcpy(to, "task/", 5);
-	to += 5;
 	while (count)
 		*to++ = digits[--count];
-	memcpy(to, "/stat", 6);
+	*append(to, "/stat") = '\0';
 }
 
 char cprof_procfs_state(int procfd, pid_t tid)
