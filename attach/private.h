@@ -99,6 +99,8 @@ void cprof_stop_release(struct cprof_tracer *tracer);
 /* procfs.c: without memory of its own. */
 /* Calls `each` for every thread id there is. False if the directory cannot be read. */
 bool cprof_procfs_tasks(int procfd, bool (*each)(void *context, pid_t tid), void *context);
+/* Whether an ignored signal waits in the process's queue. */
+bool cprof_procfs_ignored_pending(int procfd);
 /* The state letter of a thread, 0 if it cannot be read. */
 char cprof_procfs_state(int procfd, pid_t tid);
 

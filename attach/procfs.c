@@ -95,3 +95,34 @@ char cprof_procfs_state(int procfd, pid_t tid)
 		got--;
 	return got > 3 && got + 1 < (ssize_t)sizeof(text) ? text[got + 1] : '\0';
 }
+
+/* The hexadecimal mask behind "\nKey:\t". */
+static uint64_t read_mask(const char *status, const char *key)
+{
+	const char *at = strstr(status, key);
+	uint64_t mask = 0;
+
+	for (at = at ? at + strlen(key) : ""; *at; at++) {
+		if (*at >= '0' && *at <= '9')
+			mask = mask << 4 | (uint64_t)(*at - '0');
+		else if (*at >= 'a' && *at <= 'f')
+			mask = mask << 4 | (uint64_t)(*at - 'a' + 10);
+		else
+			break;
+	}
+	return mask;
+}
+
+bool cprof_procfs_ignored_pending(int procfd)
+{
+	static char text[8192];
+	int fd = openat(procfd, "status", O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+
+	if (fd >= 0)
+		close(fd);
+	if (got <= 0)
+		return false;
+	text[got] = '\0';
+	return read_mask(text, "\nShdPnd:\t") & read_mask(text, "\nSigIgn:\t");
+}

@@ -15,6 +15,8 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 
+#define DRAIN_TRIES 50
+
 enum stop_kind {
 	STOP_EXITED,
 	STOP_INTERRUPT, /* ours */
@@ -227,8 +229,14 @@ void cprof_stop_release(struct cprof_tracer *tracer)
 {
 	uint32_t leader = *find_slot(tracer, tracer->pid);
 
-	if (leader)
+	if (leader) {
 		release(&tracer->tracees[leader - 1]);
+		/* An ignored signal that was queued meanwhile would interrupt the next call of
+		 * whoever goes on now; the leader drops it as soon as it runs. */
+		for (int i = 0; i < DRAIN_TRIES && cprof_procfs_ignored_pending(tracer->procfd);
+		     i++)
+			usleep(20);
+	}
 	for (size_t i = 0; i < tracer->count; i++)
 		if (i + 1 != leader)
 			release(&tracer->tracees[i]);

@@ -91,6 +91,8 @@ struct cprof_error *cprof_space_map_module(struct cprof_space *space, uint64_t s
 const struct cprof_region *cprof_space_find(struct cprof_space *space, uint64_t address);
 /* The program's own code; NULL if it cannot be told. */
 const struct cprof_region *cprof_space_main(struct cprof_space *space);
+/* The modules that nearly every stack passes through, the program and its C library; how many. */
+size_t cprof_space_usual(struct cprof_space *space, struct cprof_module *modules[2]);
 struct cprof_target *cprof_space_target(const struct cprof_space *space);
 
 /* The rule at an address of the region (absolute address). The answer lives until the next call

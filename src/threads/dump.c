@@ -6,6 +6,7 @@
 
 #include <cprof/space.h>
 #include <cprof/util.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -129,22 +130,67 @@ static struct cprof_error *fill_waits(struct cprof_space *space,
 	return error;
 }
 
+/* Opening libc's debug file takes longer than all the rest (its sections are unpacked): that is
+ * done while the threads are being stopped. */
+struct preparation {
+	struct cprof_module *modules[2];
+	size_t count;
+	pthread_t thread;
+	bool started;
+};
+
+static void *prepare(void *context)
+{
+	const struct preparation *preparation = context;
+
+	for (size_t i = 0; i < preparation->count; i++) {
+		struct cprof_names names;
+		struct cprof_error *error =
+			cprof_module_names(preparation->modules[i], NULL, 0, 0, &names);
+
+		if (!error)
+			cprof_names_deinit(&names);
+		cprof_error_destroy(error);
+	}
+	return NULL;
+}
+
+static struct cprof_error *take(struct cprof_space *space, const struct cprof_dump_options *options,
+				struct cprof_dump *dump)
+{
+	struct cprof_target *target = cprof_space_target(space);
+	struct preparation preparation = {.count = 0};
+	struct cprof_snapshot *snapshot = NULL;
+	struct cprof_error *error;
+
+	CPROF_TRY(cprof_space_refresh(space));
+	preparation.count = cprof_space_usual(space, preparation.modules);
+	preparation.started = pthread_create(&preparation.thread, NULL, prepare, &preparation) == 0;
+	error = take_snapshot(target, options->threads, &snapshot);
+	if (preparation.started)
+		pthread_join(preparation.thread, NULL);
+	if (!error)
+		error = fill_head(target, snapshot, dump);
+	if (!error)
+		error = cprof_stacks_fill(space, options, snapshot, dump);
+	if (!error)
+		error = fill_waits(space, snapshot, dump);
+	cprof_snapshot_destroy(snapshot);
+	return error;
+}
+
 static struct cprof_error *fill(struct cprof_target *target,
-				const struct cprof_dump_options *options,
-				const struct cprof_snapshot *snapshot, struct cprof_dump *dump)
+				const struct cprof_dump_options *options, struct cprof_dump *dump)
 {
 	const struct cprof_modules_options module_options = {.debug_dir = options->debug_dir};
 	struct cprof_modules *modules;
 	struct cprof_space *space = NULL;
 	struct cprof_error *error;
 
-	CPROF_TRY(fill_head(target, snapshot, dump));
 	CPROF_TRY(cprof_modules_create(&module_options, &modules));
 	error = cprof_space_create(target, modules, &space);
 	if (!error)
-		error = cprof_stacks_fill(space, options, snapshot, dump);
-	if (!error)
-		error = fill_waits(space, snapshot, dump);
+		error = take(space, options, dump);
 	cprof_space_destroy(space);
 	cprof_modules_destroy(modules);
 	return error;
@@ -155,17 +201,13 @@ struct cprof_error *cprof_dump_take(struct cprof_target *target,
 				    struct cprof_dump **result)
 {
 	struct cprof_dump *dump = calloc(1, sizeof(*dump));
-	struct cprof_snapshot *snapshot = NULL;
 	struct cprof_error *error;
 
 	if (!dump || !(dump->memory = calloc(1, sizeof(struct cprof_keep)))) {
 		free(dump);
 		return cprof_error_nomem();
 	}
-	error = take_snapshot(target, options->threads, &snapshot);
-	if (!error)
-		error = fill(target, options, snapshot, dump);
-	cprof_snapshot_destroy(snapshot);
+	error = fill(target, options, dump);
 	if (error) {
 		cprof_dump_destroy(dump);
 		return error;

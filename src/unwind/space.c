@@ -362,6 +362,26 @@ const struct cprof_region *cprof_space_main(struct cprof_space *space)
 	return NULL;
 }
 
+size_t cprof_space_usual(struct cprof_space *space, struct cprof_module *modules[2])
+{
+	const char *exe = cprof_target_info(space->target)->exe;
+	size_t count = 0;
+
+	for (size_t i = 0; i < space->count && count < 2; i++) {
+		const char *path = space->slots[i].region.path;
+		const char *slash = strrchr(path, '/');
+		const struct cprof_region *region;
+
+		if (strcmp(path, exe) != 0 &&
+		    (!slash || (strncmp(slash, "/libc.so", 8) && strncmp(slash, "/libc-", 6))))
+			continue;
+		region = cprof_space_find(space, space->slots[i].region.start);
+		if (region && region->module && (!count || modules[0] != region->module))
+			modules[count++] = region->module;
+	}
+	return count;
+}
+
 const struct cprof_rule *cprof_space_rule(struct cprof_space *space,
 					  const struct cprof_region *region, uint64_t address,
 					  const struct cprof_rule_full **full)
