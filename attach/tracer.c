@@ -114,16 +114,14 @@ static void prepare_pool(struct cprof_tracer *tracer)
 	madvise(tracer->pool, bytes, MADV_POPULATE_WRITE); /* Linux 5.14; else they fault */
 }
 
-/* Until a scan finds no new thread: only those not yet held can have started some. */
-static void stop_all(struct cprof_tracer *tracer)
+/* Until a scan finds no new thread. One scan is never enough: threads that were not yet held may
+ * have started others, and a directory whose entries vanish while it is read skips some. */
+static void stop_all(struct cprof_tracer *tracer, bool leader)
 {
-	size_t fresh = 0;
+	size_t fresh = 1;
 
-	if (!tracer->fault)
-		cprof_stop_new(tracer, false, &fresh);
-	fresh = 1;
 	for (unsigned i = 0; i < SCANS_MAX && fresh && !tracer->fault; i++)
-		cprof_stop_new(tracer, true, &fresh);
+		cprof_stop_new(tracer, leader, &fresh);
 }
 
 void cprof_tracer_snapshot(struct cprof_tracer *tracer)
@@ -136,7 +134,8 @@ void cprof_tracer_snapshot(struct cprof_tracer *tracer)
 	    !tracer->fault)
 		tracer->fault = CPROF_TRACER_GONE;
 	prepare_pool(tracer);
-	stop_all(tracer);
+	stop_all(tracer, false);
+	stop_all(tracer, true);
 	if (!tracer->fault)
 		read_stacks(tracer);
 	cprof_stop_release(tracer);
