@@ -78,8 +78,8 @@ static void tell_notes(const struct cprof_recording *recording,
 	if (stats->unseen_ns > seen_ns / 10)
 		cprof_note(options,
 			   "%.1f s of CPU time could not be sampled: in threads of less than a "
-			   "period, "
-			   "in the kernel without permission, or in a program with privileges",
+			   "period, while interrupts were off, in the kernel without permission, "
+			   "or in a program with privileges",
 			   (double)stats->unseen_ns / 1e9);
 	if (options->verbose && stats->attach_ns)
 		cprof_note(options, "first data after %.1f ms", (double)stats->attach_ns / 1e6);

@@ -12,6 +12,6 @@ for mode in plain storm; do
 	if "$O/tools/snap" "$oracle" "$count" >snap.$mode 2>&1; then pass; else fail "$mode: snapshots" snap.$mode; fi
 	echo "$mode: $(cat snap.$mode)"
 	kill -TERM "$oracle"
-	if wait "$oracle"; then pass; else fail "$mode: the oracle" oracle.$mode; fi
+	if wait "$oracle"; then pass; else fail "$mode: the oracle: $(grep BAD "oracle.$mode")"; fi
 done
 finish

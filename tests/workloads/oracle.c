@@ -527,8 +527,9 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < KINDS; i++) {
 		const struct kind *kind = &kinds[i];
 
-		printf("%-16s %8lu calls %4lu eintr %4lu wrong %4lu early\n", kind->name,
-		       kind->calls, kind->eintr, kind->wrong, kind->early);
+		printf("%-16s %8lu calls %4lu eintr %4lu wrong %4lu early%s\n", kind->name,
+		       kind->calls, kind->eintr, kind->wrong, kind->early,
+		       kind->eintr || kind->wrong || kind->early || kind->calls < 10 ? " BAD" : "");
 		bad |= kind->eintr || kind->wrong || kind->early || kind->calls < 10;
 		if (kind->call == call_message)
 			msgctl(kind->id, IPC_RMID, NULL);
