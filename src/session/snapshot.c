@@ -184,7 +184,7 @@ static void add_loss(struct cprof_session *session, const struct cprof_session_s
 	if (stats->lost)
 		add_marker(profile, "[lost samples]", (int64_t)stats->lost,
 			   (int64_t)(stats->lost * period));
-	if (!stats->perf.kernel) /* what is in the kernel is counted, but not sampled */
+	if (session->config.no_kernel) /* what is in the kernel is counted, but not wanted */
 		return;
 	if (stats->perf.counted > seen + 2 * period &&
 	    stats->perf.counted - seen > stats->perf.counted / 100) {
