@@ -133,8 +133,8 @@ static struct cprof_error *take_header(struct decoder *decoder)
 {
 	const Perftools__Profiles__Profile *message = decoder->message;
 	struct cprof_profile *profile = decoder->profile;
-	struct cprof_value_type type;
-	uint32_t text;
+	struct cprof_value_type type = {0, 0};
+	uint32_t text = 0;
 
 	if (!message->n_sample_type)
 		return cprof_not_a_profile("it has no sample types");
