@@ -53,6 +53,8 @@ struct cprof_error *cprof_target_threads(const struct cprof_target *target, pid_
 /* A thread's name, safe to show; false once it is gone. */
 bool cprof_target_thread_name(const struct cprof_target *target, pid_t tid, char *name,
 			      size_t size);
+/* Whether a --thread filter (a tid or a name each, NULL-ended) names this thread. */
+bool cprof_thread_matches(const char *const *filter, pid_t tid, const char *name);
 /* CPU time of the whole process so far (user + system, dead threads included), in ns; 0 unknown. */
 uint64_t cprof_target_cpu_ns(const struct cprof_target *target);
 

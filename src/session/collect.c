@@ -19,14 +19,9 @@ static bool wanted(struct cprof_session *session, pid_t tid, const char *name)
 
 	if (!filter || !*filter)
 		return true;
-	for (; *filter; filter++) {
-		char *end;
-		long number = strtol(*filter, &end, 10);
-
-		if (strcmp(*filter, name) == 0 || (*end == '\0' && number == tid)) {
-			session->stats.filter_matched = true;
-			return true;
-		}
+	if (cprof_thread_matches(filter, tid, name)) {
+		session->stats.filter_matched = true;
+		return true;
 	}
 	return false;
 }
@@ -207,15 +202,14 @@ static void unwind(struct cprof_session *session, const struct cprof_perf_sample
 }
 
 /* Code that was mapped without a record (or whose record was lost): look again, but not often. */
-static bool refresh_for(struct cprof_session *session, const struct cprof_perf_record *record)
+static void refresh_for(struct cprof_session *session, const struct cprof_perf_record *record)
 {
 	if (!record->sample.has_user ||
 	    cprof_space_find(session->space, record->sample.regs[CPROF_REG_PC]) ||
 	    record->time < session->refreshed_ns + REFRESH_NS)
-		return false;
+		return;
 	session->refreshed_ns = cprof_now_ns();
 	cprof_error_destroy(cprof_space_refresh(session->space));
-	return true;
 }
 
 static size_t intern_kernel(struct cprof_session *session, const struct cprof_perf_sample *sample)

@@ -463,6 +463,18 @@ bool cprof_target_thread_name(const struct cprof_target *target, pid_t tid, char
 	return true;
 }
 
+bool cprof_thread_matches(const char *const *filter, pid_t tid, const char *name)
+{
+	for (; *filter; filter++) {
+		char *end;
+		long number = strtol(*filter, &end, 10);
+
+		if (strcmp(*filter, name) == 0 || (*end == '\0' && number == tid))
+			return true;
+	}
+	return false;
+}
+
 uint64_t cprof_target_cpu_ns(const struct cprof_target *target)
 {
 	struct stat_line stat;

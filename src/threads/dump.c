@@ -22,18 +22,6 @@ const char *cprof_wait_name(enum cprof_wait_kind kind)
 
 /* --- which threads ------------------------------------------------------------------------- */
 
-static bool wanted(const char *const *filter, pid_t tid, const char *name)
-{
-	for (; *filter; filter++) {
-		char *end;
-		long number = strtol(*filter, &end, 10);
-
-		if (strcmp(*filter, name) == 0 || (*end == '\0' && number == tid))
-			return true;
-	}
-	return false;
-}
-
 static struct cprof_error *choose(const struct cprof_target *target, const char *const *filter,
 				  pid_t **tids, size_t *count)
 {
@@ -44,7 +32,7 @@ static struct cprof_error *choose(const struct cprof_target *target, const char 
 		char name[64];
 
 		if (cprof_target_thread_name(target, (*tids)[i], name, sizeof(name)) &&
-		    wanted(filter, (*tids)[i], name))
+		    cprof_thread_matches(filter, (*tids)[i], name))
 			(*tids)[kept++] = (*tids)[i];
 	}
 	*count = kept;
