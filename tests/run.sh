@@ -13,29 +13,51 @@ count() { # NAME PATTERN: the number cmocka printed
 	sed -n "s/.*\[ *$2 *\] \([0-9]*\) test(s).*/\1/p" "$1" | tail -n 1
 }
 
-for test in "$@"; do
-	name=$(basename "$test" .sh)
-	log=$logs/$(basename "$(dirname "$test")")-$name.log
-	begin=$SECONDS
-	timeout --kill-after=10 "$limit" "$test" >"$log" 2>&1 </dev/null
+# Runs one and sets ok, bad, left, status.
+run() { # TEST LOG
+	timeout --kill-after=10 "$limit" "$1" >"$2" 2>&1 </dev/null
 	status=$?
-	if result=$(grep '^RESULT [0-9]* [0-9]* [0-9]*$' "$log" | tail -n 1) && [ -n "$result" ]; then
+	if result=$(grep '^RESULT [0-9]* [0-9]* [0-9]*$' "$2" | tail -n 1) && [ -n "$result" ]; then
 		read -r _ ok bad left <<<"$result"
-	elif [ "${test%.sh}" != "$test" ]; then
+	elif [ "${1%.sh}" != "$1" ]; then
 		ok=0 bad=0 left=0
 		case $status in 0) ok=1 ;; 77) left=1 ;; *) bad=1 ;; esac
 	else
-		ok=$(count "$log" PASSED) bad=$(count "$log" FAILED) left=$(count "$log" SKIPPED)
+		ok=$(count "$2" PASSED) bad=$(count "$2" FAILED) left=$(count "$2" SKIPPED)
 	fi
 	ok=${ok:-0} bad=${bad:-0} left=${left:-0}
 	[ "$status" = 0 ] || [ "$status" = 77 ] || [ "$bad" != 0 ] || bad=1
 	[ $((ok + bad + left)) != 0 ] || bad=1
+}
+
+# What a failed run said: its complaints wherever they are, then its end.
+show() { # LOG
+	grep -E '^not ok|ERROR|error:|FAILED|runtime error' "$1" | head -n 12 | sed 's/^/      ! /'
+	tail -n 25 "$1" | sed 's/^/        /'
+}
+
+for test in "$@"; do
+	name=$(basename "$test" .sh)
+	log=$logs/$(basename "$(dirname "$test")")-$name.log
+	begin=$SECONDS
+	run "$test" "$log"
+	# Tests that compare samples with CPU time want the machine for themselves; where something
+	# else took it for a moment they measure once more. A fault fails both times.
+	case $bad:$name in
+	0:*) ;;
+	*:test_perf | *:test_perf_record | *:test_truth | *:test_record | *:test_snapshots)
+		echo "again   $name: $bad of $((ok + bad)), status $status:"
+		show "$log"
+		mv "$log" "$log.first"
+		run "$test" "$log"
+		;;
+	esac
 	passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + left))
 	if [ "$bad" = 0 ]; then
 		echo "ok      $name: $ok$([ "$left" = 0 ] || echo ", $left skipped") ($((SECONDS - begin)) s)"
 	else
-		echo "FAILED  $name: $bad of $((ok + bad)), status $status; end of $log:"
-		tail -n 25 "$log" | sed 's/^/        /'
+		echo "FAILED  $name: $bad of $((ok + bad)), status $status; $log:"
+		show "$log"
 	fi
 done
 echo "$passed passed, $failed failed$([ "$skipped" = 0 ] || echo ", $skipped skipped")"
