@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the profiler and the agent inside a target share: layout, not behaviour. The agent is a
+ * freestanding blob (attach/agent/); this file includes nothing but fixed-width integers.
+ *
+ * One range of addresses, chosen by the profiler in a gap of the target's address space. File
+ * offsets of the memfd "cprof-agent" equal offsets in the range.
+ *
+ *  offset    mapping                              content
+ *  ┌───────┬────────────────────────────────────┬──────────────────────────────────────────────┐
+ *  │ 0     │ memfd, private, r-x                │ header, hooks, routine                  TEXT │
+ *  │ 0xc000│ memfd, private, r-- (of `text`)    │ originals; written through the memfd  CONFIG │
+ *  │ 0xe000│ anonymous, private, rw-, WIPEONFORK│ on/off: what a fork must not keep    CONTROL │
+ *  ├───────┼────────────────────────────────────┼──────────────────────────────────────────────┤
+ *  │0x10000│ anonymous, private, rw-, WIPEONFORK│ shards, filter                       PRIVATE │
+ *  │0x60000│ memfd, shared, rw-                 │ header, orders, live table, ring      SHARED │
+ *  └───────┴────────────────────────────────────┴──────────────────────────────────────────────┘
+ *
+ * The upper part stays for ever, because nobody can know that no pointer to a hook was kept; it is
+ * adopted by the next attach. The lower part is unmapped by a detach once no thread is inside.
+ *
+ * A forked child reads 0 in CONTROL: its hooks pass everything on and touch nothing below.
+ *
+ * Everything in SHARED may be overwritten by the target: the profiler copies, then validates.
+ */
+#ifndef CPROF_AGENT_ABI_H
+#define CPROF_AGENT_ABI_H
+
+#include <stdint.h>
+
+#define CPROF_AGENT_MAGIC   0x746e656761667063ull /* "cpfagent" */
+#define CPROF_AGENT_VERSION 1
+#define CPROF_AGENT_MEMFD   "cprof-agent" /* in maps: "/memfd:cprof-agent (deleted)" */
+
+#define CPROF_AGENT_TEXT         0x0u
+#define CPROF_AGENT_CONFIG       0xc000u
+#define CPROF_AGENT_CONTROL      0xe000u
+#define CPROF_AGENT_RESIDENT     0x10000u /* what stays: 64 KiB */
+#define CPROF_AGENT_PRIVATE      0x10000u
+#define CPROF_AGENT_PRIVATE_SIZE 0x50000u
+#define CPROF_AGENT_SHARED       0x60000u
+
+/* --- hooks --------------------------------------------------------------------------------- */
+
+/*
+ * How a function's arguments are read. SIZE1, SIZE2: allocates so many bytes as its first or second
+ * argument says; COUNT: first times second; RESIZE: first argument moved to second bytes; RECOUNT:
+ * first moved to second times third; POSIX: result through the first, size the third; FREE: the
+ * first is freed.
+ */
+enum cprof_agent_shape {
+	CPROF_AGENT_SIZE1,
+	CPROF_AGENT_SIZE2,
+	CPROF_AGENT_COUNT,
+	CPROF_AGENT_RESIZE,
+	CPROF_AGENT_RECOUNT,
+	CPROF_AGENT_POSIX,
+	CPROF_AGENT_FREE,
+};
+
+/* X(identifier, symbol, shape, the variant that does not throw or the same): C, C++ (Itanium ABI
+ * mangling), C23, jemalloc's own. */
+#define CPROF_AGENT_FUNCTIONS(X)                                                                   \
+	X(malloc, "malloc", SIZE1, malloc)                                                         \
+	X(calloc, "calloc", COUNT, calloc)                                                         \
+	X(realloc, "realloc", RESIZE, realloc)                                                     \
+	X(reallocarray, "reallocarray", RECOUNT, reallocarray)                                     \
+	X(free, "free", FREE, free)                                                                \
+	X(cfree, "cfree", FREE, cfree)                                                             \
+	X(posix_memalign, "posix_memalign", POSIX, posix_memalign)                                 \
+	X(aligned_alloc, "aligned_alloc", SIZE2, aligned_alloc)                                    \
+	X(memalign, "memalign", SIZE2, memalign)                                                   \
+	X(valloc, "valloc", SIZE1, valloc)                                                         \
+	X(pvalloc, "pvalloc", SIZE1, pvalloc)                                                      \
+	X(free_sized, "free_sized", FREE, free_sized)                                              \
+	X(free_aligned_sized, "free_aligned_sized", FREE, free_aligned_sized)                      \
+	X(new, "_Znwm", SIZE1, new_nothrow)                                                        \
+	X(new_nothrow, "_ZnwmRKSt9nothrow_t", SIZE1, new_nothrow)                                  \
+	X(new_aligned, "_ZnwmSt11align_val_t", SIZE1, new_aligned_nothrow)                         \
+	X(new_aligned_nothrow, "_ZnwmSt11align_val_tRKSt9nothrow_t", SIZE1, new_aligned_nothrow)   \
+	X(newa, "_Znam", SIZE1, newa_nothrow)                                                      \
+	X(newa_nothrow, "_ZnamRKSt9nothrow_t", SIZE1, newa_nothrow)                                \
+	X(newa_aligned, "_ZnamSt11align_val_t", SIZE1, newa_aligned_nothrow)                       \
+	X(newa_aligned_nothrow, "_ZnamSt11align_val_tRKSt9nothrow_t", SIZE1, newa_aligned_nothrow) \
+	X(delete, "_ZdlPv", FREE, delete)                                                          \
+	X(delete_sized, "_ZdlPvm", FREE, delete_sized)                                             \
+	X(delete_nothrow, "_ZdlPvRKSt9nothrow_t", FREE, delete_nothrow)                            \
+	X(delete_aligned, "_ZdlPvSt11align_val_t", FREE, delete_aligned)                           \
+	X(delete_sized_aligned, "_ZdlPvmSt11align_val_t", FREE, delete_sized_aligned)              \
+	X(delete_aligned_nothrow, "_ZdlPvSt11align_val_tRKSt9nothrow_t", FREE,                     \
+	  delete_aligned_nothrow)                                                                  \
+	X(deletea, "_ZdaPv", FREE, deletea)                                                        \
+	X(deletea_sized, "_ZdaPvm", FREE, deletea_sized)                                           \
+	X(deletea_nothrow, "_ZdaPvRKSt9nothrow_t", FREE, deletea_nothrow)                          \
+	X(deletea_aligned, "_ZdaPvSt11align_val_t", FREE, deletea_aligned)                         \
+	X(deletea_sized_aligned, "_ZdaPvmSt11align_val_t", FREE, deletea_sized_aligned)            \
+	X(deletea_aligned_nothrow, "_ZdaPvSt11align_val_tRKSt9nothrow_t", FREE,                    \
+	  deletea_aligned_nothrow)                                                                 \
+	X(mallocx, "mallocx", SIZE1, mallocx)                                                      \
+	X(rallocx, "rallocx", RESIZE, rallocx)                                                     \
+	X(dallocx, "dallocx", FREE, dallocx)                                                       \
+	X(sdallocx, "sdallocx", FREE, sdallocx)
+
+enum cprof_agent_function {
+#define CPROF_AGENT_FUNCTION_(id, symbol, shape, quiet) CPROF_AGENT_F_##id,
+	CPROF_AGENT_FUNCTIONS(CPROF_AGENT_FUNCTION_)
+#undef CPROF_AGENT_FUNCTION_
+		CPROF_AGENT_FUNCTION_COUNT
+};
+
+/* Several allocators may be used by one process: every hook exists once a bank, and each bank has
+ * its own originals. */
+#define CPROF_AGENT_BANKS 4
+
+/* --- text: at CPROF_AGENT_TEXT, written by the build --------------------------------------- */
+
+struct cprof_agent_header {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t text_size;
+	uint64_t build; /* a hash of the blob, set by the profiler: equal blobs are exchangeable */
+	uint32_t run;   /* offset of the routine, see struct cprof_agent_call */
+	uint32_t swap;  /* offset of the one instruction that writes slots: a fault at it … */
+	uint32_t skip;  /* … is answered by going on here */
+	uint32_t reserved;
+	uint32_t hooks[CPROF_AGENT_BANKS][CPROF_AGENT_FUNCTION_COUNT]; /* offsets of the hooks */
+};
+
+/* --- config: at CPROF_AGENT_CONFIG, read-only in the target -------------------------------- */
+
+struct cprof_agent_config {
+	/* 0: none; never changed once set, since a pointer to the hook may have been kept */
+	uint64_t originals[CPROF_AGENT_BANKS][CPROF_AGENT_FUNCTION_COUNT];
+};
+
+/* --- control: at CPROF_AGENT_CONTROL ------------------------------------------------------- */
+
+struct cprof_agent_control {
+	uint64_t on; /* address of PRIVATE while hooks are to sample, 0: pass everything on */
+	uint64_t seed;
+};
+
+/* --- private: at CPROF_AGENT_PRIVATE ------------------------------------------------------- */
+
+#define CPROF_AGENT_SHARD_BITS  12
+#define CPROF_AGENT_SHARDS      (1u << CPROF_AGENT_SHARD_BITS)
+#define CPROF_AGENT_FILTER_BITS 16
+#define CPROF_AGENT_FILTER      (1u << CPROF_AGENT_FILTER_BITS)
+/* Fibonacci hashing: shard = (thread pointer * HASH) >> (64 - SHARD_BITS); filter entry and bucket
+ * of the live table likewise from the address. */
+#define CPROF_AGENT_HASH 0x9e3779b97f4a7c15ull
+
+/* One cache line a thread, found by hashing its thread pointer; two threads may share one. */
+struct cprof_agent_shard {
+	uint64_t countdown; /* bytes until the next sample; a borrow means: decide */
+	uint64_t owner;     /* thread pointer whose call is inside, 0 none */
+	uint64_t guard;     /* stack pointer of that call: deeper ones are not counted again */
+	uint64_t random;
+	uint32_t epoch;  /* differs from the shared epoch: draw a first gap */
+	uint32_t inside; /* calls inside the slow path now */
+	uint32_t tid;    /* of `tid_owner`, 0 not known */
+	uint32_t ticks;
+	uint64_t tid_owner;
+	uint64_t reserved;
+};
+
+struct cprof_agent_private {
+	struct cprof_agent_shard shards[CPROF_AGENT_SHARDS];
+	uint8_t filter[CPROF_AGENT_FILTER]; /* live samples that hash here, 255 sticks */
+};
+
+/* --- shared: at CPROF_AGENT_SHARED --------------------------------------------------------- */
+
+/* A slot to change; the list doubles as the journal that a later detach reads. */
+struct cprof_agent_order {
+	uint64_t slot;   /* address of the 8 bytes */
+	uint64_t before; /* expected, and restored */
+	uint64_t hook;   /* its replacement */
+	uint32_t state;  /* enum cprof_agent_order_state */
+	uint32_t relro;  /* 1: its page is read-only and must be made writable for the moment */
+};
+enum cprof_agent_order_state {
+	CPROF_AGENT_ORDER_NONE,
+	CPROF_AGENT_ORDER_WANTED,
+	CPROF_AGENT_ORDER_DONE,
+	CPROF_AGENT_ORDER_CHANGED,  /* the slot held something else: left alone */
+	CPROF_AGENT_ORDER_FAILED,   /* the page is gone or cannot be made writable */
+	CPROF_AGENT_ORDER_RESTORED, /* it holds `before` again */
+};
+#define CPROF_AGENT_ORDERS 16384u
+
+/* The live table: sampled allocations that have not been freed. An address is looked for in its
+ * bucket only; a full bucket loses the sample, counted in `table_full`. */
+#define CPROF_AGENT_BUCKET_BITS 12
+#define CPROF_AGENT_BUCKETS     (1u << CPROF_AGENT_BUCKET_BITS)
+#define CPROF_AGENT_BUCKET_WAYS 16u
+#define CPROF_AGENT_KEY_BUSY    1ull /* set in a key while its entry is being written */
+
+struct cprof_agent_bucket {
+	uint64_t keys[CPROF_AGENT_BUCKET_WAYS]; /* addresses, 0: free */
+	struct cprof_agent_live {
+		uint64_t id;   /* of the record that carries its stack */
+		uint64_t size; /* bytes, as asked for */
+		uint64_t rate; /* the mean gap it was sampled with */
+	} entries[CPROF_AGENT_BUCKET_WAYS];
+};
+
+#define CPROF_AGENT_RING_SIZE (4u << 20)
+
+struct cprof_agent_shared {
+	/* written by the profiler */
+	uint64_t magic;
+	uint64_t heartbeat_ns; /* CLOCK_MONOTONIC; hooks fall silent 5 s after the last */
+	uint64_t rate;         /* mean bytes between samples; 1: every allocation, exactly */
+	uint32_t epoch;        /* raised to make all shards draw anew */
+	uint32_t stack_max;    /* bytes of stack a record may carry */
+	uint32_t host_pid;     /* the profiler, in the target's pid namespace's terms or 0 */
+	uint32_t order_count;
+	uint64_t tail; /* of the ring: a position, bytes consumed so far */
+	uint64_t reserved[9];
+	/* written by the agent; counts since the start */
+	uint64_t head;           /* position: bytes reserved so far */
+	uint64_t next_id;        /* the id drawn last */
+	uint64_t allocs;         /* allocations sampled (rate 1: all) that made a record */
+	uint64_t frees;          /* frees of them */
+	uint64_t dropped;        /* samples lost: no room in the ring */
+	uint64_t dropped_bytes;  /* rate 1: bytes of them */
+	uint64_t dropped_frees;  /* rate 1: frees lost */
+	uint64_t table_full;     /* samples lost: no room in the live table */
+	uint64_t missed_frees;   /* an address was live already: evicted */
+	uint64_t quiet;          /* raised when hooks fell silent for want of a heartbeat */
+	uint64_t stack_failures; /* records without a stack: it could not be read */
+	uint64_t waits;          /* rate 1: waits for room in the ring */
+	uint64_t reserved2[4];
+	/* the rest, each at its own page */
+	struct cprof_agent_order orders[CPROF_AGENT_ORDERS] __attribute__((aligned(4096)));
+	struct cprof_agent_bucket table[CPROF_AGENT_BUCKETS] __attribute__((aligned(4096)));
+	uint8_t ring[CPROF_AGENT_RING_SIZE] __attribute__((aligned(4096)));
+};
+#define CPROF_AGENT_QUIET_NS 5000000000ull
+
+#define CPROF_AGENT_SHARED_SIZE sizeof(struct cprof_agent_shared)
+#define CPROF_AGENT_FILE_SIZE   (CPROF_AGENT_SHARED + CPROF_AGENT_SHARED_SIZE)
+
+/* --- the ring ------------------------------------------------------------------------------ */
+
+enum cprof_agent_record_type {
+	CPROF_AGENT_RECORD_PAD = 1, /* up to the end of the ring: no more than the first 8 bytes */
+	CPROF_AGENT_RECORD_ALLOC,
+	CPROF_AGENT_RECORD_FREE, /* rate 1 only, before the real free; no stack */
+	CPROF_AGENT_RECORD_KEEP, /* rate 1 only: that free did not happen (realloc failed) */
+};
+
+/*
+ * A record begins at a position that is a multiple of 8 and never wraps: one that would is preceded
+ * by a PAD. `stamp` is written last: the position's low 32 bits | DONE (or BUSY, right after the
+ * room was reserved: then `length` is good). A stale stamp is of another position.
+ */
+#define CPROF_AGENT_STAMP_BUSY 1u
+#define CPROF_AGENT_STAMP_DONE 2u
+
+struct cprof_agent_record {
+	uint32_t length; /* whole, a multiple of 8 */
+	uint32_t stamp;
+	uint16_t type;
+	uint16_t function; /* enum cprof_agent_function */
+	uint32_t tid;
+	uint64_t id; /* from 1, unique; FREE, KEEP: 0 */
+	uint64_t address;
+	/* FREE and KEEP end here */
+	uint64_t size; /* bytes, as asked for */
+	uint64_t rate;
+	uint64_t thread_pointer;
+	uint64_t pc; /* registers of the caller, right after its call */
+	uint64_t sp;
+	uint64_t rbx;
+	uint64_t rbp;
+	uint64_t r12;
+	uint64_t r13;
+	uint64_t r14;
+	uint64_t r15;
+	uint32_t stack_length; /* bytes of stack that follow, from `sp` upwards */
+	uint32_t cut;          /* 1: there was more */
+};
+#define CPROF_AGENT_RECORD_SHORT __builtin_offsetof(struct cprof_agent_record, size)
+
+/* --- the routine --------------------------------------------------------------------------- */
+
+enum cprof_agent_operation {
+	CPROF_AGENT_START,   /* map the rest, close the memfd, carry out orders, switch on */
+	CPROF_AGENT_PATCH,   /* carry out wanted orders from `first` on */
+	CPROF_AGENT_RESTORE, /* switch off, put back every slot that is done */
+	CPROF_AGENT_UNMAP,   /* release PRIVATE and SHARED */
+	CPROF_AGENT_ABORT,   /* undo a START that failed: close, unmap all but the text */
+};
+
+/*
+ * On the stack of the borrowed thread, written by the profiler. The routine is entered with rdi =
+ * its address and runs on the stack below it. It then sets `done`, spins for at most about 100 ms
+ * (the profiler stops it there and restores the thread) and otherwise restores the thread by
+ * itself: rt_sigreturn with the stack pointer `sigreturn`.
+ */
+struct cprof_agent_call {
+	uint64_t done; /* 1 when all is written */
+	uint64_t operation;
+	int64_t error;      /* 0, or a negative errno of `step` */
+	uint64_t step;      /* enum cprof_agent_step */
+	uint64_t sigreturn; /* stack pointer for rt_sigreturn */
+	uint64_t first;     /* orders [first, order_count) */
+	uint64_t changed;   /* slots written */
+	uint64_t failed;    /* slots not written */
+	int32_t memfd;      /* to map and close; -1 none */
+	uint32_t adopt;     /* 1: CONTROL is there already */
+	uint64_t fault;     /* set by the profiler: a fault point, enum cprof_agent_fault */
+	uint64_t reserved[6];
+};
+enum cprof_agent_step {
+	CPROF_AGENT_STEP_NONE,
+	CPROF_AGENT_STEP_CONTROL,
+	CPROF_AGENT_STEP_PRIVATE,
+	CPROF_AGENT_STEP_SHARED,
+	CPROF_AGENT_STEP_PATCH,
+};
+/* Where a test makes the routine wait (up to its bound) so that a profiler can be killed there. */
+enum cprof_agent_fault {
+	CPROF_AGENT_FAULT_NONE,
+	CPROF_AGENT_FAULT_MAPPED,
+	CPROF_AGENT_FAULT_HALF, /* half of the orders are carried out */
+	CPROF_AGENT_FAULT_PATCHED,
+};
+
+_Static_assert(sizeof(struct cprof_agent_shard) == 64, "one cache line");
+_Static_assert(sizeof(struct cprof_agent_call) == 128, "");
+_Static_assert(sizeof(struct cprof_agent_order) == 32, "");
+_Static_assert(sizeof(struct cprof_agent_record) == 128, "");
+_Static_assert(sizeof(struct cprof_agent_header) <= 1024, "");
+_Static_assert(sizeof(struct cprof_agent_config) <= CPROF_AGENT_CONTROL - CPROF_AGENT_CONFIG, "");
+_Static_assert(sizeof(struct cprof_agent_private) <= CPROF_AGENT_PRIVATE_SIZE, "");
+_Static_assert(CPROF_AGENT_FILE_SIZE <= 8u << 20, "8 MB in the target");
+
+#endif
