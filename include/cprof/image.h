@@ -157,6 +157,11 @@ struct cprof_name {
 	uint64_t start;       /* address of the function's first instruction, 0 unknown */
 };
 
+/* Between these two calls, which nest, names are read by the threads that ask for them alone,
+ * without helpers: a target is stopped, and to let it go soon matters more. Thread-safe. */
+void cprof_image_hold_back(void);
+void cprof_image_go_on(void);
+
 /* The answer to a batch: address i has names[first[i] .. first[i + 1]), innermost first, none if
  * nothing is known. */
 struct cprof_names {

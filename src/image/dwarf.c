@@ -31,7 +31,8 @@ struct cprof_dwarf {
 	const struct cprof_image *image;
 	Dwarf *dwarf;
 	Dwarf *alt;
-	struct cprof_section info[2]; /* .debug_info of both */
+	struct cprof_elf_file plain[2]; /* unpacked files of both, if they are compressed */
+	struct cprof_section info[2];   /* .debug_info of both */
 	struct cprof_line_sections line;
 	uint64_t line_budget; /* memory that line tables may still take */
 	struct unit *units;
@@ -248,19 +249,28 @@ static bool has_debug_info(Elf *elf)
 		(cprof_elf_section(elf, ".zdebug_info", &header) && header.sh_type != SHT_NOBITS));
 }
 
+/* `elf` is what libdw reads: the file's, or one with its sections unpacked. */
+static Dwarf *begin(const struct cprof_elf_file *file, struct cprof_elf_file *plain, Elf **elf)
+{
+	*elf = cprof_elf_unpack(file, plain) ? plain->elf : file->elf;
+	hide_alt_link(*elf);
+	return dwarf_begin_elf(*elf, DWARF_C_READ, NULL);
+}
+
 struct cprof_error *cprof_dwarf_create(struct cprof_image *image, struct cprof_dwarf **result)
 {
-	Elf *elf = has_debug_info(image->debug.elf) ? image->debug.elf : image->file.elf;
+	const struct cprof_elf_file *file =
+		has_debug_info(image->debug.elf) ? &image->debug : &image->file;
 	struct cprof_dwarf *dwarf;
+	Elf *elf;
 
-	if (!has_debug_info(elf))
+	if (!has_debug_info(file->elf))
 		return cprof_error_create(CPROF_FAILED, NULL, "no debug information");
 	dwarf = calloc(1, sizeof(*dwarf));
 	if (!dwarf)
 		return cprof_error_nomem();
 	dwarf->image = image;
-	hide_alt_link(elf);
-	dwarf->dwarf = dwarf_begin_elf(elf, DWARF_C_READ, NULL);
+	dwarf->dwarf = begin(file, &dwarf->plain[0], &elf);
 	if (!dwarf->dwarf) {
 		cprof_dwarf_destroy(dwarf);
 		return cprof_error_create(CPROF_FAILED, NULL, "unusable debug information: %s",
@@ -272,9 +282,8 @@ struct cprof_error *cprof_dwarf_create(struct cprof_image *image, struct cprof_d
 	dwarf->line.str = section_of(elf, ".debug_str", ".zdebug_str");
 	dwarf->line_budget = LINES_MAX;
 	if (image->alt.elf) {
-		hide_alt_link(image->alt.elf);
-		dwarf->alt = dwarf_begin_elf(image->alt.elf, DWARF_C_READ, NULL);
-		dwarf->info[1] = section_of(image->alt.elf, ".debug_info", ".zdebug_info");
+		dwarf->alt = begin(&image->alt, &dwarf->plain[1], &elf);
+		dwarf->info[1] = section_of(elf, ".debug_info", ".zdebug_info");
 	}
 	if (dwarf->alt)
 		dwarf_setalt(dwarf->dwarf, dwarf->alt);
@@ -303,6 +312,8 @@ void cprof_dwarf_destroy(struct cprof_dwarf *dwarf)
 	free(dwarf->ranges);
 	dwarf_end(dwarf->dwarf);
 	dwarf_end(dwarf->alt);
+	for (size_t i = 0; i < CPROF_COUNT(dwarf->plain); i++)
+		cprof_elf_file_close(&dwarf->plain[i]);
 	free(dwarf);
 }
 

@@ -158,13 +158,19 @@ struct cprof_error *cprof_elf_file_open(int fd, struct cprof_elf_file *file)
 struct cprof_error *cprof_elf_file_copy(const void *bytes, size_t length,
 					struct cprof_elf_file *file)
 {
+	char *copy = malloc(length + ZEROS_AFTER);
+
 	*file = (struct cprof_elf_file){0};
-	file->bytes = malloc(length + ZEROS_AFTER);
-	if (!file->bytes)
+	if (!copy)
 		return cprof_error_nomem();
-	memset((char *)file->bytes + length, 0, ZEROS_AFTER);
-	memcpy(file->bytes, bytes, length);
-	file->length = length;
+	memset(copy + length, 0, ZEROS_AFTER);
+	memcpy(copy, bytes, length);
+	return cprof_elf_file_take(copy, length, file);
+}
+
+struct cprof_error *cprof_elf_file_take(void *bytes, size_t length, struct cprof_elf_file *file)
+{
+	*file = (struct cprof_elf_file){.bytes = bytes, .length = length};
 	return open_elf(file);
 }
 

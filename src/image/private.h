@@ -10,15 +10,7 @@
 #include <elfutils/libdw.h>
 #include <gelf.h>
 
-struct cprof_cfi; /* guard.c: reads of a registered mapping beyond the file's end yield zeros, not
-		   * SIGBUS. False when there is no room. Thread-safe. */
-bool cprof_guard_add(const void *start, size_t length);
-void cprof_guard_remove(const void *start);
-
-/* cficheck.c: whether libdw may be let loose on the .eh_frame (`eh`) or .debug_frame of `elf`. */
-bool cprof_cfi_check(const struct cprof_image *image, Elf *elf, bool eh);
-
-/* cfi.c */
+struct cprof_cfi;     /* cfi.c */
 struct cprof_symbols; /* symbols.c: sorted address ranges with names */
 struct cprof_dwarf;   /* dwarf.c: CU ranges, inline trees, lines */
 
@@ -60,6 +52,8 @@ struct cprof_image {
 struct cprof_error *cprof_elf_file_open(int fd, struct cprof_elf_file *file);
 struct cprof_error *cprof_elf_file_copy(const void *bytes, size_t length,
 					struct cprof_elf_file *file);
+/* Takes over bytes from malloc(), whose last section must be terminated; frees them on failure. */
+struct cprof_error *cprof_elf_file_take(void *bytes, size_t length, struct cprof_elf_file *file);
 void cprof_elf_file_close(struct cprof_elf_file *file);
 /* The build-id, its length in `info`; 0 if there is none. */
 void cprof_elf_build_id(const struct cprof_elf_file *file, struct cprof_image_info *info);
@@ -67,6 +61,10 @@ void cprof_elf_build_id(const struct cprof_elf_file *file, struct cprof_image_in
 Elf_Scn *cprof_elf_section(Elf *elf, const char *name, GElf_Shdr *header);
 /* Most bytes that the compressed sections of one file may unpack to, together. */
 #define CPROF_UNPACK_MAX (1ull << 30)
+
+/* unpack.c: the sections that dwarf.c needs as a file of their own, if some are compressed. False
+ * if none is, or unpacking them is better left to libdw (an unknown or damaged compression). */
+bool cprof_elf_unpack(const struct cprof_elf_file *file, struct cprof_elf_file *plain);
 
 /* guard.c: reads of a registered mapping beyond the file's end yield zeros, not SIGBUS. False
  * when there is no room. Thread-safe. */

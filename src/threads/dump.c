@@ -4,6 +4,7 @@
  */
 #include "private.h"
 
+#include <cprof/image.h>
 #include <cprof/space.h>
 #include <cprof/util.h>
 #include <pthread.h>
@@ -153,8 +154,10 @@ static struct cprof_error *take(struct cprof_space *space, const struct cprof_du
 
 	CPROF_TRY(cprof_space_refresh(space));
 	preparation.count = cprof_space_usual(space, preparation.modules);
+	cprof_image_hold_back();
 	preparation.started = pthread_create(&preparation.thread, NULL, prepare, &preparation) == 0;
 	error = take_snapshot(target, options->threads, &snapshot);
+	cprof_image_go_on();
 	if (preparation.started)
 		pthread_join(preparation.thread, NULL);
 	if (!error)

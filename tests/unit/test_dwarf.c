@@ -199,6 +199,20 @@ static void test_compressed_sections(void **state)
 	}
 }
 
+/* No helper is there, but the answers are. */
+static void test_unpacking_held_back(void **state)
+{
+	struct cprof_image *image;
+
+	(void)state;
+	sample_run("c++ -g -O2 -o full sample.cc && objcopy --compress-debug-sections full packed");
+	cprof_image_hold_back();
+	image = sample_image("packed");
+	assert_true(judge(image, "full", addr2line) > 10);
+	cprof_image_go_on();
+	cprof_image_destroy(image);
+}
+
 static void test_clang_and_lto(void **state)
 {
 	(void)state;
@@ -300,6 +314,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_gcc),
 		cmocka_unit_test(test_compressed_sections),
+		cmocka_unit_test(test_unpacking_held_back),
 		cmocka_unit_test(test_clang_and_lto),
 		cmocka_unit_test(test_separate_debug_file),
 		cmocka_unit_test(test_debug_link),

@@ -178,6 +178,41 @@ static void test_bombs(void **state)
 	check_bomb(".debug_line");
 }
 
+/* Compressed sections that are damaged, or claim another size than they have: no names of theirs,
+ * those of symbols stay. */
+static void check_damaged(const char *section, int64_t claim, size_t damage)
+{
+	struct cprof_image *image;
+	Elf64_Chdr *compressed;
+	size_t length;
+	char *bytes = sample_read("packed", &length);
+
+	compressed = (Elf64_Chdr *)(bytes + find_section(bytes, section)->sh_offset);
+	compressed->ch_size += (uint64_t)claim;
+	if (damage)
+		memset((char *)(compressed + 1) + damage, 0xff, 8);
+	assert_null(cprof_image_create_memory(bytes, length, &image));
+	free(bytes);
+	assert_string_equal(sample_name(image, sample_symbol("packed", "plain_c")), "plain_c");
+	cprof_image_destroy(image);
+}
+
+static void test_damaged_compression(void **state)
+{
+	static const char *const sections[] = {".debug_info", ".debug_abbrev", ".debug_line",
+					       ".debug_str"};
+
+	(void)state;
+	sample_run("c++ -g -O1 -gz=zlib -o packed sample.cc");
+	for (size_t i = 0; i < CPROF_COUNT(sections); i++) {
+		check_damaged(sections[i], 1, 0);
+		check_damaged(sections[i], -1, 0);
+		check_damaged(sections[i], 4096, 0);
+		check_damaged(sections[i], 0, 2);
+		check_damaged(sections[i], 0, 60);
+	}
+}
+
 /* A name table that is itself "compressed" must not be unpacked to read names. */
 static void test_bomb_in_name_table(void **state)
 {
@@ -257,10 +292,14 @@ static void test_line_table_bomb(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_truncated),          cmocka_unit_test(test_flipped_bytes),
-		cmocka_unit_test(test_absurd_headers),     cmocka_unit_test(test_bombs),
-		cmocka_unit_test(test_bomb_in_name_table), cmocka_unit_test(test_mini_bomb),
+		cmocka_unit_test(test_truncated),
+		cmocka_unit_test(test_flipped_bytes),
+		cmocka_unit_test(test_absurd_headers),
+		cmocka_unit_test(test_bombs),
+		cmocka_unit_test(test_bomb_in_name_table),
+		cmocka_unit_test(test_mini_bomb),
 		cmocka_unit_test(test_line_table_bomb),
+		cmocka_unit_test(test_damaged_compression),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
