@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Allocates from known places and keeps exact accounts, by hand. Prints "ready", waits for a line,
+ * allocates, prints an account a place, waits for another line, and ends.
+ * Sizes are drawn per place: from a few bytes to more than a sampling period.
+ *
+ * usage: truth [SEED [ALLOCATIONS [THREADS]]]
+ */
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KEEP 512
+
+struct account {
+	uint64_t objects, bytes, live_objects, live_bytes;
+};
+
+static uint64_t next_random(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+/* Each place is a function of its own with a call that is not its last. */
+#define PLACE(n)                                                                                   \
+	static __attribute__((noinline)) void *place_##n(size_t size)                              \
+	{                                                                                          \
+		void *memory = malloc(size);                                                       \
+                                                                                                   \
+		__asm__ volatile("" : "+r"(memory));                                               \
+		return memory;                                                                     \
+	}
+PLACE(0)
+PLACE(1)
+PLACE(2)
+PLACE(3)
+PLACE(4)
+PLACE(5)
+
+static void *(*const places[])(size_t) = {place_0, place_1, place_2, place_3, place_4, place_5};
+#define PLACES (sizeof(places) / sizeof(places[0]))
+
+/* Mean sizes: 48 bytes to 1.5 MB; the share that is kept differs too. */
+static const size_t sizes[PLACES] = {48, 512, 6000, 40000, 300000, 1500000};
+static const unsigned often[PLACES] = {4000, 3000, 2000, 500, 60, 8};
+static const unsigned kept[PLACES] = {10, 50, 25, 75, 50, 25}; /* per cent */
+
+struct worker {
+	uint64_t state;
+	uint64_t allocations;
+	struct account accounts[PLACES];
+};
+
+static __attribute__((noinline)) void *work(void *argument)
+{
+	struct worker *worker = argument;
+
+	for (uint64_t i = 0; i < worker->allocations; i++) {
+		uint64_t r = next_random(&worker->state) % 9568, sum = 0;
+		unsigned place = 0;
+		size_t size;
+		void *memory;
+
+		while (r >= sum + often[place])
+			sum += often[place++];
+		size = 1 + next_random(&worker->state) % (2 * sizes[place]);
+		memory = places[place](size);
+		worker->accounts[place].objects++;
+		worker->accounts[place].bytes += size;
+		if (next_random(&worker->state) % 100 < kept[place]) {
+			worker->accounts[place].live_objects++;
+			worker->accounts[place].live_bytes += size;
+			*(volatile char *)memory = 1; /* kept for ever: it is a leak */
+		} else {
+			free(memory);
+		}
+	}
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+	uint64_t allocations = argc > 2 ? strtoull(argv[2], NULL, 10) : 20000;
+	unsigned threads = argc > 3 ? (unsigned)atoi(argv[3]) : 1;
+	static struct worker workers[64];
+	pthread_t ids[64];
+	char line[16];
+
+	threads = threads < 64 ? threads : 64;
+	setvbuf(stdout, NULL, _IONBF, 0);
+	setvbuf(stdin, NULL, _IONBF, 0);
+	puts("ready");
+	if (!fgets(line, sizeof(line), stdin))
+		return 1;
+	for (unsigned i = 0; i < threads; i++) {
+		workers[i].state = (seed * 64 + i + 1) * 0x9e3779b97f4a7c15ull;
+		workers[i].allocations = allocations / threads;
+		if (i)
+			pthread_create(&ids[i], NULL, work, &workers[i]);
+	}
+	work(&workers[0]);
+	for (unsigned i = 1; i < threads; i++) {
+		pthread_join(ids[i], NULL);
+		for (size_t p = 0; p < PLACES; p++) {
+			workers[0].accounts[p].objects += workers[i].accounts[p].objects;
+			workers[0].accounts[p].bytes += workers[i].accounts[p].bytes;
+			workers[0].accounts[p].live_objects += workers[i].accounts[p].live_objects;
+			workers[0].accounts[p].live_bytes += workers[i].accounts[p].live_bytes;
+		}
+	}
+	for (size_t p = 0; p < PLACES; p++)
+		printf("place_%zu %llu %llu %llu %llu\n", p,
+		       (unsigned long long)workers[0].accounts[p].objects,
+		       (unsigned long long)workers[0].accounts[p].bytes,
+		       (unsigned long long)workers[0].accounts[p].live_objects,
+		       (unsigned long long)workers[0].accounts[p].live_bytes);
+	puts("done");
+	return fgets(line, sizeof(line), stdin) ? 0 : 1;
+}
