@@ -4,8 +4,12 @@
  * allocates, prints an account a place, waits for another line, and ends.
  * Sizes are drawn per place: from a few bytes to more than a sampling period.
  *
- * usage: truth [SEED [ALLOCATIONS [THREADS]]]
+ * An account: objects, bytes, those still live, and the variances that Poisson sampling with mean
+ * gap RATE gives the estimates of these four (sums of (1 - p) / p and of size^2 (1 - p) / p).
+ *
+ * usage: truth [SEED [ALLOCATIONS [THREADS [RATE]]]]
  */
+#include <math.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -16,7 +20,37 @@
 
 struct account {
 	uint64_t objects, bytes, live_objects, live_bytes;
+	double variance[4]; /* of their estimates */
 };
+
+static double rate = 524288;
+
+static void count(struct account *account, size_t size, int live)
+{
+	double square = (double)size * (double)size;
+	double odds = 1 / expm1(((double)size + 1) / rate); /* (1 - p) / p */
+
+	account->objects++;
+	account->bytes += size;
+	account->variance[0] += odds;
+	account->variance[1] += odds * square;
+	if (!live)
+		return;
+	account->live_objects++;
+	account->live_bytes += size;
+	account->variance[2] += odds;
+	account->variance[3] += odds * square;
+}
+
+static void add(struct account *to, const struct account *from)
+{
+	to->objects += from->objects;
+	to->bytes += from->bytes;
+	to->live_objects += from->live_objects;
+	to->live_bytes += from->live_bytes;
+	for (int i = 0; i < 4; i++)
+		to->variance[i] += from->variance[i];
+}
 
 static uint64_t next_random(uint64_t *state)
 {
@@ -65,20 +99,18 @@ static __attribute__((noinline)) void *work(void *argument)
 		unsigned place = 0;
 		size_t size;
 		void *memory;
+		int live;
 
 		while (r >= sum + often[place])
 			sum += often[place++];
 		size = 1 + next_random(&worker->state) % (2 * sizes[place]);
 		memory = places[place](size);
-		worker->accounts[place].objects++;
-		worker->accounts[place].bytes += size;
-		if (next_random(&worker->state) % 100 < kept[place]) {
-			worker->accounts[place].live_objects++;
-			worker->accounts[place].live_bytes += size;
+		live = next_random(&worker->state) % 100 < kept[place];
+		count(&worker->accounts[place], size, live);
+		if (live)
 			*(volatile char *)memory = 1; /* kept for ever: it is a leak */
-		} else {
+		else
 			free(memory);
-		}
 	}
 	return NULL;
 }
@@ -92,6 +124,7 @@ int main(int argc, char **argv)
 	pthread_t ids[64];
 	char line[16];
 
+	rate = argc > 4 ? atof(argv[4]) : rate;
 	threads = threads < 64 ? threads : 64;
 	setvbuf(stdout, NULL, _IONBF, 0);
 	setvbuf(stdin, NULL, _IONBF, 0);
@@ -107,19 +140,18 @@ int main(int argc, char **argv)
 	work(&workers[0]);
 	for (unsigned i = 1; i < threads; i++) {
 		pthread_join(ids[i], NULL);
-		for (size_t p = 0; p < PLACES; p++) {
-			workers[0].accounts[p].objects += workers[i].accounts[p].objects;
-			workers[0].accounts[p].bytes += workers[i].accounts[p].bytes;
-			workers[0].accounts[p].live_objects += workers[i].accounts[p].live_objects;
-			workers[0].accounts[p].live_bytes += workers[i].accounts[p].live_bytes;
-		}
+		for (size_t p = 0; p < PLACES; p++)
+			add(&workers[0].accounts[p], &workers[i].accounts[p]);
 	}
-	for (size_t p = 0; p < PLACES; p++)
-		printf("place_%zu %llu %llu %llu %llu\n", p,
-		       (unsigned long long)workers[0].accounts[p].objects,
-		       (unsigned long long)workers[0].accounts[p].bytes,
-		       (unsigned long long)workers[0].accounts[p].live_objects,
-		       (unsigned long long)workers[0].accounts[p].live_bytes);
+	for (size_t p = 0; p < PLACES; p++) {
+		const struct account *account = &workers[0].accounts[p];
+
+		printf("place_%zu %llu %llu %llu %llu %.9g %.9g %.9g %.9g\n", p,
+		       (unsigned long long)account->objects, (unsigned long long)account->bytes,
+		       (unsigned long long)account->live_objects,
+		       (unsigned long long)account->live_bytes, account->variance[0],
+		       account->variance[1], account->variance[2], account->variance[3]);
+	}
 	puts("done");
 	return fgets(line, sizeof(line), stdin) ? 0 : 1;
 }
