@@ -89,7 +89,8 @@ $(O)/workloads/%: tests/workloads/%.cc $(O)/flags
 $(O)/workloads/lib/%.so: tests/workloads/lib/%.c $(O)/flags
 	$(Q)mkdir -p $(@D) && $(CC) -std=gnu11 -D_GNU_SOURCE $(WORKFLAGS) -fPIC -shared -o $@ $<
 
-workloads: $(WORKLOADS) $(O)/workloads/lib/burn.so
+LIBRARIES := $(patsubst tests/workloads/lib/%.c,$(O)/workloads/lib/%.so,$(wildcard tests/workloads/lib/*.c))
+workloads: $(WORKLOADS) $(LIBRARIES)
 
 # Ends on the line "N passed, N failed".
 check: all unit workloads $(TOOLS)
