@@ -169,6 +169,21 @@ struct cprof_error *cprof_recording_create_session(struct cprof_recording *recor
 /* Waits until something ends the recording, then stops, writes and tells. */
 struct cprof_error *cprof_recording_finish(struct cprof_recording *recording);
 
+/* A command of ours, held before its exec. */
+struct cprof_command {
+	pid_t pid;
+	int go;     /* a byte written here lets it exec */
+	int failed; /* the errno of a failed exec can be read here, nothing otherwise */
+};
+
+struct cprof_error *cprof_command_start(char **arguments, struct cprof_command *command);
+/* Lets it exec; where that fails `*status` is what a shell would exit with. */
+struct cprof_error *cprof_command_release(struct cprof_command *command, const char *name,
+					  int *status);
+/* Waits for its end (one that was not released ends at once); signals are forwarded until it is
+ * reaped. Its exit status as a shell would tell it. */
+int cprof_command_await(struct cprof_command *command);
+
 struct cprof_error *cprof_verb_record(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_run(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_threads(const struct cprof_options *options, int *status);

@@ -13,12 +13,6 @@
 #define STATUS_CANNOT_RUN 126
 #define STATUS_NOT_FOUND  127
 
-struct command {
-	pid_t pid;
-	int go;     /* a byte written here lets it exec */
-	int failed; /* the errno of a failed exec can be read here, nothing otherwise */
-};
-
 static void __attribute__((noreturn)) run_child(char **arguments, int go, int failed)
 {
 	ssize_t written;
@@ -35,7 +29,7 @@ static void __attribute__((noreturn)) run_child(char **arguments, int go, int fa
 	_exit(STATUS_NOT_FOUND);
 }
 
-static struct cprof_error *command_start(char **arguments, struct command *command)
+struct cprof_error *cprof_command_start(char **arguments, struct cprof_command *command)
 {
 	int go[2], failed[2];
 
@@ -66,8 +60,8 @@ static struct cprof_error *command_start(char **arguments, struct command *comma
 	return NULL;
 }
 
-/* Lets the child exec; the errno of a failure, or 0. */
-static int command_release(struct command *command)
+/* The errno of a failure, or 0. */
+static int release(struct cprof_command *command)
 {
 	int errnum = 0;
 	ssize_t length = write(command->go, "", 1);
@@ -80,9 +74,18 @@ static int command_release(struct command *command)
 	return length == sizeof(errnum) ? errnum : 0;
 }
 
-/* Waits for the command's end; signals are forwarded until it is reaped. Its exit status as a
- * shell would tell it. */
-static int command_await(struct command *command)
+struct cprof_error *cprof_command_release(struct cprof_command *command, const char *name,
+					  int *status)
+{
+	int errnum = release(command);
+
+	if (!errnum)
+		return NULL;
+	*status = errnum == ENOENT ? STATUS_NOT_FOUND : STATUS_CANNOT_RUN;
+	return cprof_error_errno(CPROF_FAILED, errnum, NULL, "run %s", name);
+}
+
+int cprof_command_await(struct cprof_command *command)
 {
 	siginfo_t info = {0};
 	int status = 0;
@@ -113,9 +116,8 @@ struct cprof_error *cprof_verb_run(const struct cprof_options *options, int *sta
 {
 	struct cprof_recording recording = {.options = options, .await_exec = true};
 	uint64_t started_ns = cprof_now_ns();
-	struct command command = {.go = -1, .failed = -1};
+	struct cprof_command command = {.go = -1, .failed = -1};
 	struct cprof_error *error;
-	int errnum;
 
 	*status = CPROF_OK;
 	if (!options->argument_count || !*options->arguments[0])
@@ -128,26 +130,24 @@ struct cprof_error *cprof_verb_run(const struct cprof_options *options, int *sta
 		recording.duration_ns = options->duration_ns;
 	name_command(&recording, options->arguments[0]);
 	cprof_signals_init();
-	CPROF_TRY(command_start(options->arguments, &command));
+	CPROF_TRY(cprof_command_start(options->arguments, &command));
 	cprof_signals_forward(command.pid);
 	recording.pid = command.pid;
 	error = cprof_recording_check(&recording);
 	if (!error)
 		error = cprof_recording_create_session(&recording, started_ns);
 	if (error) {
-		command_await(&command); /* it sees the pipe's end and exits */
+		cprof_command_await(&command); /* it sees the pipe's end and exits */
 		return error;
 	}
-	errnum = command_release(&command);
-	if (errnum) {
+	error = cprof_command_release(&command, options->arguments[0], status);
+	if (error) {
 		cprof_session_destroy(recording.session);
-		command_await(&command);
-		*status = errnum == ENOENT ? STATUS_NOT_FOUND : STATUS_CANNOT_RUN;
-		return cprof_error_errno(CPROF_FAILED, errnum, NULL, "run %s",
-					 options->arguments[0]);
+		cprof_command_await(&command);
+		return error;
 	}
 	error = cprof_recording_finish(&recording);
 	cprof_session_destroy(recording.session);
-	*status = command_await(&command);
+	*status = cprof_command_await(&command);
 	return error;
 }
