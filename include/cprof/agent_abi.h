@@ -245,19 +245,23 @@ struct cprof_agent_shared {
 /* --- the ring ------------------------------------------------------------------------------ */
 
 enum cprof_agent_record_type {
-	CPROF_AGENT_RECORD_PAD = 1, /* up to the end of the ring: no more than the first 8 bytes */
-	CPROF_AGENT_RECORD_ALLOC,
+	CPROF_AGENT_RECORD_ALLOC = 1,
 	CPROF_AGENT_RECORD_FREE, /* rate 1 only, before the real free; no stack */
 	CPROF_AGENT_RECORD_KEEP, /* rate 1 only: that free did not happen (realloc failed) */
 };
 
 /*
  * A record begins at a position that is a multiple of 8 and never wraps: one that would is preceded
- * by a PAD. `stamp` is written last: the position's low 32 bits | DONE (or BUSY, right after the
- * room was reserved: then `length` is good). A stale stamp is of another position.
+ * by a PAD of 8 bytes or more, up to the end of the ring, of which only `length` and `stamp` are
+ * written. `stamp` is written last: the position's low 32 bits | DONE (PAD for a pad; BUSY, right
+ * after the room was reserved: then `length` is good). A stale stamp is of another position.
+ *
+ * A sample is in the live table before its record is DONE: once a record has been read, an id that
+ * is not in the table has been freed.
  */
 #define CPROF_AGENT_STAMP_BUSY 1u
 #define CPROF_AGENT_STAMP_DONE 2u
+#define CPROF_AGENT_STAMP_PAD  3u
 
 struct cprof_agent_record {
 	uint32_t length; /* whole, a multiple of 8 */

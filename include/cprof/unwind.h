@@ -16,6 +16,7 @@
 struct cprof_regs {
 	uint64_t value[CPROF_REGISTERS];
 	uint32_t known;
+	bool returned; /* the pc is a return address, not code that runs */
 };
 #define CPROF_REG_BP 6
 #define CPROF_REG_SP 7

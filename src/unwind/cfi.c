@@ -259,8 +259,10 @@ static void cfi_unwind(struct cprof_unwinder *base, const struct cprof_regs *reg
 		       const struct cprof_memory *memory, struct cprof_stack *stack)
 {
 	const struct cfi_unwinder *unwinder = (const struct cfi_unwinder *)base;
-	struct walk walk = {
-		.space = unwinder->space, .memory = memory, .regs = *regs, .exact = true};
+	struct walk walk = {.space = unwinder->space,
+			    .memory = memory,
+			    .regs = *regs,
+			    .exact = !regs->returned};
 	enum cprof_step result = CPROF_STEP_OK;
 
 	stack->count = 0;
@@ -279,7 +281,7 @@ static void cfi_unwind(struct cprof_unwinder *base, const struct cprof_regs *reg
 			break;
 		}
 		stack->count++;
-		result = step(&walk, frame, stack->count == 1);
+		result = step(&walk, frame, stack->count == 1 && frame->exact);
 		if (result != CPROF_STEP_OK)
 			break;
 	}

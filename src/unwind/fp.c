@@ -83,7 +83,7 @@ static void fp_unwind(struct cprof_unwinder *base, const struct cprof_regs *star
 		struct cprof_frame *frame = &stack->frames[stack->count];
 
 		frame->pc = regs.value[CPROF_REG_PC];
-		frame->exact = stack->count == 0;
+		frame->exact = stack->count == 0 && !start->returned;
 		frame->region = cprof_space_find(unwinder->space, cprof_frame_lookup_pc(frame));
 		stack->count++;
 		step = cprof_step_fp(unwinder->space, memory, &regs);

@@ -60,6 +60,8 @@ static int access_reg(unw_addr_space_t as, unw_regnum_t reg, unw_word_t *value, 
 	if (write || reg < 0 || reg >= CPROF_REGISTERS || !(unwinder->regs->known & (1u << reg)))
 		return -UNW_EBADREG;
 	*value = unwinder->regs->value[reg]; /* UNW_X86_64_* are the DWARF numbers */
+	if (reg == CPROF_REG_PC && unwinder->regs->returned)
+		(*value)--; /* libunwind takes the first pc for one that runs */
 	return 0;
 }
 
@@ -168,7 +170,7 @@ static void lu_unwind(struct cprof_unwinder *base, const struct cprof_regs *regs
 {
 	struct lu_unwinder *unwinder = (struct lu_unwinder *)base;
 	unw_cursor_t cursor;
-	bool exact = true;
+	bool exact = !regs->returned;
 	int more = 1;
 
 	unwinder->regs = regs;
@@ -186,7 +188,7 @@ static void lu_unwind(struct cprof_unwinder *base, const struct cprof_regs *regs
 
 		if (unw_get_reg(&cursor, UNW_REG_IP, &pc) != 0 || (pc == 0 && stack->count))
 			break;
-		frame->pc = pc;
+		frame->pc = pc + (stack->count == 0 && regs->returned);
 		frame->exact = exact;
 		frame->region = cprof_space_find(unwinder->space, cprof_frame_lookup_pc(frame));
 		stack->count++;

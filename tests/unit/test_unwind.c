@@ -93,6 +93,27 @@ static void expect(const struct world *world, enum cprof_end end, size_t count, 
 	va_end(list);
 }
 
+/* A record of a call that has returned: the innermost frame is looked up at its pc - 1 as well, and
+ * the word on top of the stack is no leaf's return address. */
+static void test_returned(void **state)
+{
+	struct world *world = *state;
+
+	world->regs.returned = true;
+	rule(world, TEXT + 0x1f, sp_rule(16));
+	rule(world, TEXT + 0x20, end_rule);
+	rule(world, TEXT + 0x1ff, (struct cprof_rule){.kind = CPROF_RULE_NONE});
+	world->words[1] = TEXT + 0x200;
+	world->words[2] = TEXT + 0x300;
+	world->regs.value[CPROF_REG_BP] = 1;
+	unwind_at(world, TEXT + 0x20, 64);
+	expect(world, CPROF_END_NO_CFI, 2, TEXT + 0x20, TEXT + 0x200);
+	assert_false(world->stack.frames[0].exact);
+	world->words[0] = TEXT + 0x20;
+	unwind_at(world, TEXT + 0x200, 64);
+	expect(world, CPROF_END_NO_CFI, 1, TEXT + 0x200);
+}
+
 /* Innermost at its own address, callers at their return address - 1. */
 static void test_lookup_addresses(void **state)
 {
@@ -397,6 +418,7 @@ static void test_rule_cache(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(test_returned),
 		TEST(test_lookup_addresses),
 		TEST(test_saved_registers),
 		TEST(test_lost_register),
