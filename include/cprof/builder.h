@@ -26,6 +26,8 @@ struct cprof_profile *cprof_builder_profile(struct cprof_builder *builder);
 
 /* Makes the program's own mapping the first; false: it cannot be told yet, try again later. */
 bool cprof_builder_map_main(struct cprof_builder *builder);
+/* Makes a region known before a stack passes through it; its mapping's id in the profile. */
+uint32_t cprof_builder_map(struct cprof_builder *builder, const struct cprof_region *region);
 /* A stack (id in the profile) of a kernel chain, if any, then user frames, then the marker of how
  * it ended. `kernel` need not be aligned. */
 uint32_t cprof_builder_stack(struct cprof_builder *builder, const void *kernel, size_t kernel_count,
@@ -38,14 +40,15 @@ uint32_t cprof_builder_stack(struct cprof_builder *builder, const void *kernel, 
  */
 struct cprof_naming;
 struct cprof_error *cprof_builder_copy(struct cprof_builder *builder, struct cprof_naming **naming);
-/* The copy, for samples to be added before it is named. */
+/* The copy, for samples to be added before it is named. Ids of the builder's profile (stacks,
+ * labels, strings) are good in it too. */
 struct cprof_profile *cprof_naming_profile(struct cprof_naming *naming);
 /* `flags`: CPROF_NAMES_*. `*kernel_unnamed` is set when kernel addresses found no name. */
 struct cprof_error *cprof_naming_run(struct cprof_naming *naming, unsigned flags,
 				     bool *kernel_unnamed);
 /* Under the lock again: names that were found serve later copies too. */
 void cprof_naming_give_back(struct cprof_naming *naming, struct cprof_builder *builder);
-/* Hands the named copy over. */
+/* Hands the named copy over; the rest still has to be destroyed. */
 struct cprof_profile *cprof_naming_take(struct cprof_naming *naming);
 void cprof_naming_destroy(struct cprof_naming *naming);
 

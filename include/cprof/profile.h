@@ -152,6 +152,7 @@ void cprof_profile_add(struct cprof_profile *profile, uint32_t stack, uint32_t l
  * duration follow pprof: the earliest, and the sum. After an error `target` is of no use. */
 struct cprof_error *cprof_profile_merge(struct cprof_profile *target,
 					const struct cprof_profile *source, double scale);
+/* Exact: every id stays the same. */
 struct cprof_error *cprof_profile_clone(const struct cprof_profile *source,
 					struct cprof_profile **copy);
 /* Index of a value type by name, or -1. */

@@ -252,17 +252,3 @@ struct cprof_error *cprof_profile_merge(struct cprof_profile *target,
 	carry_mappings(&merge);
 	return carry_samples(&merge, scale);
 }
-
-struct cprof_error *cprof_profile_clone(const struct cprof_profile *source,
-					struct cprof_profile **copy)
-{
-	struct cprof_error *error = cprof_profile_create(copy);
-
-	if (!error)
-		error = cprof_profile_merge(*copy, source, 1);
-	if (error) {
-		cprof_profile_destroy(*copy);
-		*copy = NULL;
-	}
-	return error;
-}

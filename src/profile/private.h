@@ -7,6 +7,7 @@
 
 #include "table.h"
 
+#include <cprof/builder.h>
 #include <cprof/profile.h>
 
 /* Strings live in chunks that never move. */
@@ -37,5 +38,31 @@ struct cprof_profile_index {
 
 /* Takes out samples whose values are all 0. */
 void cprof_profile_drop_zero(struct cprof_profile *profile);
+
+/* --- builder.c, naming.c ------------------------------------------------------------------- */
+
+/* A mapping of the profile and the module that names its addresses. */
+struct cprof_builder_mapping {
+	uint64_t start;
+	uint64_t end;
+	uint64_t bias;
+	struct cprof_module *module; /* NULL: nothing can be named */
+	const char *path;
+	uint32_t id; /* in the profile */
+};
+
+struct cprof_builder {
+	struct cprof_modules *modules;
+	struct cprof_space *space;
+	struct cprof_profile *profile;
+	struct cprof_builder_mapping *mappings;
+	size_t mapping_count;
+	size_t mapping_capacity;
+	uint32_t *region_mappings; /* by region id: index + 1 into `mappings` */
+	size_t region_capacity;
+	uint32_t kernel_mapping; /* index + 1 */
+	uint32_t *locations;     /* scratch */
+	size_t location_capacity;
+};
 
 #endif

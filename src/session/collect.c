@@ -78,7 +78,7 @@ struct cprof_error *cprof_session_scan_threads(struct cprof_session *session)
 
 static uint32_t thread_labels(struct cprof_session *session, struct cprof_session_thread *thread)
 {
-	struct cprof_profile *profile = session->profile;
+	struct cprof_profile *profile = cprof_builder_profile(session->builder);
 	struct cprof_profile_label labels[2];
 
 	if (thread->labels)
@@ -88,91 +88,6 @@ static uint32_t thread_labels(struct cprof_session *session, struct cprof_sessio
 	labels[1] = (struct cprof_profile_label){.key = session->key_tid, .number = thread->tid};
 	thread->labels = cprof_profile_labels(profile, labels, CPROF_COUNT(labels));
 	return thread->labels;
-}
-
-/* --- mappings ------------------------------------------------------------------------------ */
-
-static struct cprof_session_mapping *
-add_mapping(struct cprof_session *session, struct cprof_session_mapping mapping, uint64_t offset)
-{
-	struct cprof_module_facts facts = {.path = mapping.path, .build_id = ""};
-	struct cprof_profile *profile = session->profile;
-	struct cprof_profile_mapping entry;
-
-	if (!cprof_grow(&session->mappings, &session->mapping_capacity, session->mapping_count + 1,
-			sizeof(mapping)))
-		return NULL;
-	if (mapping.module)
-		cprof_module_facts(mapping.module, &facts);
-	entry = (struct cprof_profile_mapping){
-		.start = mapping.start,
-		.limit = mapping.end,
-		.offset = offset,
-		.file = cprof_profile_string(profile, mapping.path[0] ? mapping.path : facts.path),
-		.build_id = cprof_profile_string(profile, facts.build_id),
-	};
-	mapping.id = cprof_profile_mapping(profile, &entry);
-	session->mappings[session->mapping_count] = mapping;
-	return &session->mappings[session->mapping_count++];
-}
-
-static uint32_t region_mapping(struct cprof_session *session, const struct cprof_region *region)
-{
-	struct cprof_session_mapping mapping = {
-		.start = region->start,
-		.end = region->end,
-		.bias = region->bias,
-		.module = region->module,
-		.path = region->path,
-	};
-	size_t old = session->region_capacity;
-	size_t i;
-
-	if (region->id < old && session->region_mappings[region->id])
-		return session->mappings[session->region_mappings[region->id] - 1].id;
-	if (!cprof_grow(&session->region_mappings, &session->region_capacity, region->id + 1,
-			sizeof(*session->region_mappings)))
-		return 0;
-	memset(session->region_mappings + old, 0,
-	       (session->region_capacity - old) * sizeof(*session->region_mappings));
-	/* The same file at the same place again (dlclose and dlopen) is the same mapping. */
-	for (i = 0; i < session->mapping_count; i++) {
-		const struct cprof_session_mapping *known = &session->mappings[i];
-
-		if (known->start == mapping.start && known->end == mapping.end &&
-		    known->bias == mapping.bias && known->module == mapping.module)
-			break;
-	}
-	if (i == session->mapping_count && !add_mapping(session, mapping, region->offset))
-		return 0;
-	session->region_mappings[region->id] = (uint32_t)i + 1;
-	return session->mappings[i].id;
-}
-
-void cprof_session_map_main(struct cprof_session *session)
-{
-	const struct cprof_region *region = cprof_space_main(session->space);
-
-	session->main_unknown = !region;
-	if (region)
-		region_mapping(session, region);
-}
-
-static uint32_t kernel_mapping(struct cprof_session *session)
-{
-	struct cprof_session_mapping mapping = {
-		.end = UINT64_MAX,
-		.start = 1ull << 63,
-		.module = cprof_modules_kernel(session->modules),
-		.path = "[kernel.kallsyms]",
-	};
-
-	if (!session->kernel_mapping) {
-		if (!add_mapping(session, mapping, 0))
-			return 0;
-		session->kernel_mapping = (uint32_t)session->mapping_count;
-	}
-	return session->mappings[session->kernel_mapping - 1].id;
 }
 
 /* --- samples ------------------------------------------------------------------------------- */
@@ -212,41 +127,6 @@ static void refresh_for(struct cprof_session *session, const struct cprof_perf_r
 	cprof_error_destroy(cprof_space_refresh(session->space));
 }
 
-static size_t intern_kernel(struct cprof_session *session, const struct cprof_perf_sample *sample)
-{
-	uint32_t mapping = sample->kernel_count ? kernel_mapping(session) : 0;
-	size_t room = CPROF_COUNT(session->locations) - CPROF_FRAMES_SAMPLE - 1;
-	size_t count = CPROF_MIN(sample->kernel_count, room);
-
-	for (size_t i = 0; i < count; i++) {
-		uint64_t pc;
-
-		memcpy(&pc, &sample->kernel_chain[i], sizeof(pc));
-		session->locations[i] =
-			cprof_profile_location(session->profile, mapping, pc - (i > 0));
-	}
-	return count;
-}
-
-static uint32_t intern_stack(struct cprof_session *session, const struct cprof_perf_sample *sample,
-			     const struct cprof_stack *stack)
-{
-	struct cprof_profile *profile = session->profile;
-	size_t count = intern_kernel(session, sample);
-	const char *marker = cprof_end_marker(stack->end);
-
-	for (size_t i = 0; i < stack->count; i++) {
-		const struct cprof_frame *frame = &stack->frames[i];
-		uint32_t mapping = frame->region ? region_mapping(session, frame->region) : 0;
-
-		session->locations[count++] =
-			cprof_profile_location(profile, mapping, cprof_frame_lookup_pc(frame));
-	}
-	if (marker)
-		session->locations[count++] = cprof_profile_marker(profile, marker);
-	return cprof_profile_stack(profile, session->locations, count);
-}
-
 static void on_sample(struct cprof_session *session, const struct cprof_perf_record *record)
 {
 	struct cprof_session_thread *thread = get_thread(session, record->tid);
@@ -262,7 +142,9 @@ static void on_sample(struct cprof_session *session, const struct cprof_perf_rec
 	unwind(session, &record->sample, &stack);
 	session->stats.samples++;
 	session->stats.ends[stack.end]++;
-	cprof_profile_add(session->profile, intern_stack(session, &record->sample, &stack),
+	cprof_profile_add(cprof_builder_profile(session->builder),
+			  cprof_builder_stack(session->builder, record->sample.kernel_chain,
+					      record->sample.kernel_count, &stack),
 			  thread_labels(session, thread), values);
 }
 
@@ -284,7 +166,7 @@ static void on_mmap(struct cprof_session *session, const struct cprof_perf_recor
 	/* A program that has ended before its exec was read: the kernel maps it first of all. */
 	if (session->main_unknown && mapping->path[0] == '/' &&
 	    (region = cprof_space_find(session->space, mapping->start))) {
-		region_mapping(session, region);
+		cprof_builder_map(session->builder, region);
 		session->main_unknown = false;
 	}
 }
@@ -296,7 +178,7 @@ static void on_exec(struct cprof_session *session)
 	cprof_error_destroy(cprof_target_reload(session->target));
 	cprof_error_destroy(cprof_space_refresh(session->space));
 	flush_unwinder(session);
-	cprof_session_map_main(session);
+	session->main_unknown = !cprof_builder_map_main(session->builder);
 }
 
 static void on_comm(struct cprof_session *session, const struct cprof_perf_record *record)

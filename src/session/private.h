@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
  * What the session's files share. The collector thread owns target, space, unwinder and perf while
- * it runs; `lock` guards the profile, the mapping table and the counters.
+ * it runs; `lock` guards the builder and the counters.
  */
 #ifndef CPROF_SESSION_PRIVATE_H
 #define CPROF_SESSION_PRIVATE_H
 
+#include <cprof/builder.h>
 #include <cprof/session.h>
 #include <pthread.h>
 #include <uthash.h>
@@ -20,16 +21,6 @@ struct cprof_session_thread {
 	bool ended;
 	char name[64];
 	UT_hash_handle hh;
-};
-
-/* A mapping of the profile and the module that names its addresses. */
-struct cprof_session_mapping {
-	uint64_t start;
-	uint64_t end;
-	uint64_t bias;
-	struct cprof_module *module; /* NULL: nothing can be named */
-	const char *path;
-	uint32_t id; /* in the profile */
 };
 
 struct cprof_session {
@@ -48,16 +39,9 @@ struct cprof_session {
 	bool main_unknown;     /* the program's mapping will be the next that is told */
 	uint64_t refreshed_ns; /* when maps were read last */
 	struct cprof_frame frames[CPROF_FRAMES_SAMPLE];
-	uint32_t locations[CPROF_FRAMES_SAMPLE + 512];
 
 	pthread_mutex_t lock;
-	struct cprof_profile *profile;
-	struct cprof_session_mapping *mappings;
-	size_t mapping_count;
-	size_t mapping_capacity;
-	uint32_t *region_mappings; /* by region id: index + 1 into `mappings` */
-	size_t region_capacity;
-	uint32_t kernel_mapping; /* index + 1 */
+	struct cprof_builder *builder;
 	struct cprof_session_thread *threads;
 	pid_t ended_tids[CPROF_SESSION_ENDED]; /* a ring of those that ended last */
 	size_t ended_next;
@@ -74,8 +58,9 @@ struct cprof_session {
 void cprof_session_record(void *session, const struct cprof_perf_record *record);
 /* Reads the threads there are. */
 struct cprof_error *cprof_session_scan_threads(struct cprof_session *session);
-/* Makes the program's mapping the first of the profile. */
-void cprof_session_map_main(struct cprof_session *session);
+
+/* session.c: under the lock */
+void cprof_session_tell(struct cprof_session *session, struct cprof_session_stats *stats);
 
 /* snapshot.c */
 struct cprof_error *cprof_session_snapshot(struct cprof_session *session,

@@ -124,12 +124,12 @@ struct cprof_error *cprof_session_start(struct cprof_session *session)
 	CPROF_TRY(cprof_perf_enable(session->perf));
 	session->cpu_ns = cprof_target_cpu_ns(session->target);
 	session->started_ns = session->refreshed_ns = cprof_now_ns();
-	session->profile->time_ns = (int64_t)cprof_wall_ns();
+	cprof_builder_profile(session->builder)->time_ns = (int64_t)cprof_wall_ns();
 	/* After enabling: a mapping is either listed here or told by a record. */
 	CPROF_TRY(cprof_space_refresh(session->space));
 	CPROF_TRY(cprof_session_scan_threads(session));
 	if (!session->awaiting_exec)
-		cprof_session_map_main(session);
+		session->main_unknown = !cprof_builder_map_main(session->builder);
 	failed = start_thread(session);
 	if (failed)
 		return cprof_error_errno(CPROF_FAILED, failed, NULL, "starting a thread");
@@ -184,8 +184,8 @@ static struct cprof_error *create_profile(struct cprof_session *session)
 {
 	struct cprof_profile *profile;
 
-	CPROF_TRY(cprof_profile_create(&session->profile));
-	profile = session->profile;
+	CPROF_TRY(cprof_builder_create(session->modules, session->space, &session->builder));
+	profile = cprof_builder_profile(session->builder);
 	cprof_perf_stats(session->perf, &session->stats.perf);
 	cprof_profile_add_type(profile, "samples", "count");
 	if (session->config.clock == CPROF_PERF_CYCLES)
@@ -256,19 +256,17 @@ void cprof_session_destroy(struct cprof_session *session)
 		return;
 	cprof_session_stop(session);
 	cprof_perf_destroy(session->perf);
+	cprof_builder_destroy(session->builder);
 	if (session->unwinder)
 		session->unwinder->ops->destroy(session->unwinder);
 	cprof_space_destroy(session->space);
 	cprof_modules_destroy(session->modules);
 	cprof_target_destroy(session->target);
-	cprof_profile_destroy(session->profile);
 	HASH_ITER(hh, session->threads, thread, next)
 	{
 		HASH_DEL(session->threads, thread);
 		free(thread);
 	}
-	free(session->mappings);
-	free(session->region_mappings);
 	if (session->stop_fd >= 0)
 		close(session->stop_fd);
 	pthread_mutex_destroy(&session->lock);
@@ -290,13 +288,18 @@ int cprof_session_ended_fd(const struct cprof_session *session)
 	return cprof_target_pidfd(session->target);
 }
 
-void cprof_session_stats(struct cprof_session *session, struct cprof_session_stats *stats)
+void cprof_session_tell(struct cprof_session *session, struct cprof_session_stats *stats)
 {
-	pthread_mutex_lock(&session->lock);
 	*stats = session->stats;
 	stats->target_ended = session->ended;
 	if (session->started_ns)
 		stats->duration_ns = (session->ended_ns ? session->ended_ns : cprof_now_ns()) -
 				     session->started_ns;
+}
+
+void cprof_session_stats(struct cprof_session *session, struct cprof_session_stats *stats)
+{
+	pthread_mutex_lock(&session->lock);
+	cprof_session_tell(session, stats);
 	pthread_mutex_unlock(&session->lock);
 }

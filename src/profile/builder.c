@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * From unwound frames to a profile's mappings, locations and stacks.
+ */
+#include "private.h"
+
+#include <cprof/util.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KERNEL_FRAMES 511 /* more than perf ever records */
+
+struct cprof_error *cprof_builder_create(struct cprof_modules *modules, struct cprof_space *space,
+					 struct cprof_builder **result)
+{
+	struct cprof_builder *builder = calloc(1, sizeof(*builder));
+	struct cprof_error *error;
+
+	*result = NULL;
+	if (!builder)
+		return cprof_error_nomem();
+	builder->modules = modules;
+	builder->space = space;
+	error = cprof_profile_create(&builder->profile);
+	if (error) {
+		cprof_builder_destroy(builder);
+		return error;
+	}
+	*result = builder;
+	return NULL;
+}
+
+void cprof_builder_destroy(struct cprof_builder *builder)
+{
+	if (!builder)
+		return;
+	cprof_profile_destroy(builder->profile);
+	free(builder->mappings);
+	free(builder->region_mappings);
+	free(builder->locations);
+	free(builder);
+}
+
+struct cprof_profile *cprof_builder_profile(struct cprof_builder *builder)
+{
+	return builder->profile;
+}
+
+/* --- mappings ------------------------------------------------------------------------------ */
+
+static struct cprof_builder_mapping *
+add_mapping(struct cprof_builder *builder, struct cprof_builder_mapping mapping, uint64_t offset)
+{
+	struct cprof_module_facts facts = {.path = mapping.path, .build_id = ""};
+	struct cprof_profile *profile = builder->profile;
+	struct cprof_profile_mapping entry;
+
+	if (!cprof_grow(&builder->mappings, &builder->mapping_capacity, builder->mapping_count + 1,
+			sizeof(mapping))) {
+		profile->no_memory = true;
+		return NULL;
+	}
+	if (mapping.module)
+		cprof_module_facts(mapping.module, &facts);
+	entry = (struct cprof_profile_mapping){
+		.start = mapping.start,
+		.limit = mapping.end,
+		.offset = offset,
+		.file = cprof_profile_string(profile, mapping.path[0] ? mapping.path : facts.path),
+		.build_id = cprof_profile_string(profile, facts.build_id),
+	};
+	mapping.id = cprof_profile_mapping(profile, &entry);
+	builder->mappings[builder->mapping_count] = mapping;
+	return &builder->mappings[builder->mapping_count++];
+}
+
+uint32_t cprof_builder_map(struct cprof_builder *builder, const struct cprof_region *region)
+{
+	struct cprof_builder_mapping mapping = {
+		.start = region->start,
+		.end = region->end,
+		.bias = region->bias,
+		.module = region->module,
+		.path = region->path,
+	};
+	size_t old = builder->region_capacity;
+	size_t i;
+
+	if (region->id < old && builder->region_mappings[region->id])
+		return builder->mappings[builder->region_mappings[region->id] - 1].id;
+	if (!cprof_grow(&builder->region_mappings, &builder->region_capacity, region->id + 1,
+			sizeof(*builder->region_mappings))) {
+		builder->profile->no_memory = true;
+		return 0;
+	}
+	memset(builder->region_mappings + old, 0,
+	       (builder->region_capacity - old) * sizeof(*builder->region_mappings));
+	/* The same file at the same place again (dlclose and dlopen) is the same mapping. */
+	for (i = 0; i < builder->mapping_count; i++) {
+		const struct cprof_builder_mapping *known = &builder->mappings[i];
+
+		if (known->start == mapping.start && known->end == mapping.end &&
+		    known->bias == mapping.bias && known->module == mapping.module)
+			break;
+	}
+	if (i == builder->mapping_count && !add_mapping(builder, mapping, region->offset))
+		return 0;
+	builder->region_mappings[region->id] = (uint32_t)i + 1;
+	return builder->mappings[i].id;
+}
+
+bool cprof_builder_map_main(struct cprof_builder *builder)
+{
+	const struct cprof_region *region = cprof_space_main(builder->space);
+
+	if (region)
+		cprof_builder_map(builder, region);
+	return region;
+}
+
+static uint32_t kernel_mapping(struct cprof_builder *builder)
+{
+	struct cprof_builder_mapping mapping = {
+		.end = UINT64_MAX,
+		.start = 1ull << 63,
+		.module = cprof_modules_kernel(builder->modules),
+		.path = "[kernel.kallsyms]",
+	};
+
+	if (!builder->kernel_mapping) {
+		if (!add_mapping(builder, mapping, 0))
+			return 0;
+		builder->kernel_mapping = (uint32_t)builder->mapping_count;
+	}
+	return builder->mappings[builder->kernel_mapping - 1].id;
+}
+
+/* --- stacks -------------------------------------------------------------------------------- */
+
+static size_t add_kernel(struct cprof_builder *builder, const void *kernel, size_t count)
+{
+	uint32_t mapping = count ? kernel_mapping(builder) : 0;
+
+	for (size_t i = 0; i < count; i++) {
+		uint64_t pc;
+
+		memcpy(&pc, (const uint8_t *)kernel + i * sizeof(pc), sizeof(pc));
+		builder->locations[i] =
+			cprof_profile_location(builder->profile, mapping, pc - (i > 0));
+	}
+	return count;
+}
+
+uint32_t cprof_builder_stack(struct cprof_builder *builder, const void *kernel, size_t kernel_count,
+			     const struct cprof_stack *stack)
+{
+	struct cprof_profile *profile = builder->profile;
+	const char *marker = cprof_end_marker(stack->end);
+	size_t count;
+
+	kernel_count = CPROF_MIN(kernel_count, (size_t)KERNEL_FRAMES);
+	if (!cprof_grow(&builder->locations, &builder->location_capacity,
+			kernel_count + stack->count + 1, sizeof(*builder->locations))) {
+		profile->no_memory = true;
+		return 0;
+	}
+	count = add_kernel(builder, kernel, kernel_count);
+	for (size_t i = 0; i < stack->count; i++) {
+		const struct cprof_frame *frame = &stack->frames[i];
+		uint32_t mapping = frame->region ? cprof_builder_map(builder, frame->region) : 0;
+
+		builder->locations[count++] =
+			cprof_profile_location(profile, mapping, cprof_frame_lookup_pc(frame));
+	}
+	if (marker)
+		builder->locations[count++] = cprof_profile_marker(profile, marker);
+	return cprof_profile_stack(profile, builder->locations, count);
+}
