@@ -16,8 +16,20 @@
  *  │0x60000│ memfd, shared, rw-                 │ header, orders, live table, ring      SHARED │
  *  └───────┴────────────────────────────────────┴──────────────────────────────────────────────┘
  *
+ * Who maps what: the profiler maps TEXT and CONFIG by remote calls (MAP_PRIVATE of the memfd at
+ * file offset 0; one mapping r-x, or two), after it has written the blob and the config through the
+ * memfd and has given that its size. START maps CONTROL (unless it is there already), PRIVATE and
+ * SHARED (MADV_DONTFORK), each with MAP_FIXED_NOREPLACE, and closes the memfd.
+ *
  * The upper part stays for ever, because nobody can know that no pointer to a hook was kept; it is
- * adopted by the next attach. The lower part is unmapped by a detach once no thread is inside.
+ * adopted by the next attach. It keeps the memfd's file alive: a detach truncates that to
+ * CPROF_AGENT_SHARED after the unmapping, or the ring's pages stay allocated.
+ *
+ * The lower part is unmapped by a detach once no thread is inside. `inside` of the shards does not
+ * cover the few instructions of a hook between reading `on` and using a shard or the filter: UNMAP
+ * is safe only when, after RESTORE, every `inside` is 0 and every thread has been seen to be
+ * blocked in a system call or to have used CPU time since (or to be stopped with its pc outside of
+ * TEXT).
  *
  * A forked child reads 0 in CONTROL: its hooks pass everything on and touch nothing below.
  *
@@ -159,14 +171,16 @@ struct cprof_agent_shard {
 	uint32_t epoch;  /* differs from the shared epoch: draw a first gap */
 	uint32_t inside; /* calls inside the slow path now */
 	uint32_t tid;    /* of `tid_owner`, 0 not known */
-	uint32_t ticks;
+	uint32_t ticks;  /* rate 1: calls, so that not each looks at the clock */
 	uint64_t tid_owner;
-	uint64_t reserved;
+	uint64_t rate; /* with which `countdown` was drawn: that of the next sample */
 };
 
 struct cprof_agent_private {
 	struct cprof_agent_shard shards[CPROF_AGENT_SHARDS];
-	uint8_t filter[CPROF_AGENT_FILTER]; /* live samples that hash here, 255 sticks */
+	/* Live samples that hash here, 255 sticks; rate 1: START sets all to 255, so that every
+	 * free takes the slow path. */
+	uint8_t filter[CPROF_AGENT_FILTER];
 };
 
 /* --- shared: at CPROF_AGENT_SHARED --------------------------------------------------------- */
@@ -197,7 +211,10 @@ enum cprof_agent_order_state {
 #define CPROF_AGENT_KEY_BUSY    1ull /* set in a key while its entry is being written */
 
 struct cprof_agent_bucket {
-	uint64_t keys[CPROF_AGENT_BUCKET_WAYS]; /* addresses, 0: free */
+	/* Addresses, 0: free. With BUSY: not live yet, or a realloc is under way. A reader takes
+	 * key, entry, and key again; since an address may come back in between, it also checks that
+	 * the record `id` has this address, size and rate. */
+	uint64_t keys[CPROF_AGENT_BUCKET_WAYS];
 	struct cprof_agent_live {
 		uint64_t id;   /* of the record that carries its stack */
 		uint64_t size; /* bytes, as asked for */
@@ -206,38 +223,74 @@ struct cprof_agent_bucket {
 };
 
 #define CPROF_AGENT_RING_SIZE (4u << 20)
+#define CPROF_AGENT_STACK_MAX 32768u /* `stack_max` is cut to it */
+
+/*
+ * Where a thread's stack may be read by plain loads, entry = its shard's index: published by the
+ * profiler from maps. [low, high) must be one readable mapping that belongs to this thread as long
+ * as it lives: for pthreads from above the guard pages to the thread pointer, for the main thread
+ * the [stack] mapping. Used only when the sp lies inside and the tid is the same. Without an entry
+ * the agent reads its stack by process_vm_readv, which costs 1 µs.
+ * Writing: sequence + 1 (odd), fields, sequence + 2, each in order.
+ */
+struct cprof_agent_stack {
+	uint64_t thread_pointer; /* 0: none */
+	uint64_t low;
+	uint64_t high;
+	uint32_t tid;
+	uint32_t sequence; /* odd: being written */
+};
+
+/* System calls of the hooks; those that the target's seccomp filter would not simply allow are
+ * named in `forbidden` and not made. */
+enum cprof_agent_forbidden {
+	CPROF_AGENT_FORBID_READV = 1, /* process_vm_readv: records without stacks */
+	CPROF_AGENT_FORBID_CLOCK = 2, /* clock_gettime: a missing heartbeat is not noticed */
+	CPROF_AGENT_FORBID_GETTID = 4,
+	CPROF_AGENT_FORBID_YIELD = 8, /* sched_yield: no wait for room */
+};
 
 struct cprof_agent_shared {
 	/* written by the profiler */
 	uint64_t magic;
 	uint64_t heartbeat_ns; /* CLOCK_MONOTONIC; hooks fall silent 5 s after the last */
-	uint64_t rate;         /* mean bytes between samples; 1: every allocation, exactly */
-	uint32_t epoch;        /* raised to make all shards draw anew */
-	uint32_t stack_max;    /* bytes of stack a record may carry */
-	uint32_t host_pid;     /* the profiler, in the target's pid namespace's terms or 0 */
+	/* Mean bytes between samples; 1: every allocation, exactly. May change from one value above
+	 * 1 to another at any time. */
+	uint64_t rate;
+	uint32_t epoch;     /* not 0; raised to make shards draw anew the next time they look */
+	uint32_t stack_max; /* bytes of stack a record may carry */
+	uint32_t host_pid;  /* the profiler, in the target's pid namespace's terms or 0 */
 	uint32_t order_count;
-	uint64_t tail; /* of the ring: a position, bytes consumed so far */
+	uint64_t tail;       /* of the ring: a position, bytes consumed so far */
+	uint32_t forbidden;  /* enum cprof_agent_forbidden, set before START */
+	uint32_t tid_offset; /* from the thread pointer to the libc's own word of the tid, found
+			      * by looking at several threads; 0 unknown: gettid is called */
 	uint64_t reserved[9];
 	/* written by the agent; counts since the start */
-	uint64_t head;           /* position: bytes reserved so far */
-	uint64_t next_id;        /* the id drawn last */
+	uint64_t head __attribute__((aligned(64))); /* position: bytes reserved so far */
+	uint64_t next_id;                           /* the id drawn last */
 	uint64_t allocs;         /* allocations sampled (rate 1: all) that made a record */
-	uint64_t frees;          /* frees of them */
-	uint64_t dropped;        /* samples lost: no room in the ring */
+	uint64_t frees;          /* frees of them; rate 1: FREE records */
+	uint64_t dropped;        /* samples lost: no room in the ring, or no safe way to call */
 	uint64_t dropped_bytes;  /* rate 1: bytes of them */
 	uint64_t dropped_frees;  /* rate 1: frees lost */
 	uint64_t table_full;     /* samples lost: no room in the live table */
 	uint64_t missed_frees;   /* an address was live already: evicted */
-	uint64_t quiet;          /* raised when hooks fell silent for want of a heartbeat */
+	uint64_t quiet;          /* times that hooks fell silent for want of a heartbeat; they
+				  * look again every CPROF_AGENT_NAP bytes */
 	uint64_t stack_failures; /* records without a stack: it could not be read */
 	uint64_t waits;          /* rate 1: waits for room in the ring */
-	uint64_t reserved2[4];
+	uint64_t quiet_since;    /* the agent's own: the heartbeat of the last silence */
+	uint64_t stalled;        /* the agent's own: tail + 1 that was waited for in vain */
+	uint64_t reserved2[2];
 	/* the rest, each at its own page */
 	struct cprof_agent_order orders[CPROF_AGENT_ORDERS] __attribute__((aligned(4096)));
+	struct cprof_agent_stack stacks[CPROF_AGENT_SHARDS] __attribute__((aligned(4096)));
 	struct cprof_agent_bucket table[CPROF_AGENT_BUCKETS] __attribute__((aligned(4096)));
 	uint8_t ring[CPROF_AGENT_RING_SIZE] __attribute__((aligned(4096)));
 };
 #define CPROF_AGENT_QUIET_NS 5000000000ull
+#define CPROF_AGENT_NAP      (16u << 20)
 
 #define CPROF_AGENT_SHARED_SIZE sizeof(struct cprof_agent_shared)
 #define CPROF_AGENT_FILE_SIZE   (CPROF_AGENT_SHARED + CPROF_AGENT_SHARED_SIZE)
@@ -246,15 +299,18 @@ struct cprof_agent_shared {
 
 enum cprof_agent_record_type {
 	CPROF_AGENT_RECORD_ALLOC = 1,
-	CPROF_AGENT_RECORD_FREE, /* rate 1 only, before the real free; no stack */
+	CPROF_AGENT_RECORD_FREE, /* rate 1 only, before the real free; no stack. Also for blocks
+				  * that are not known, and twice when one free calls another */
 	CPROF_AGENT_RECORD_KEEP, /* rate 1 only: that free did not happen (realloc failed) */
 };
 
 /*
- * A record begins at a position that is a multiple of 8 and never wraps: one that would is preceded
- * by a PAD of 8 bytes or more, up to the end of the ring, of which only `length` and `stamp` are
- * written. `stamp` is written last: the position's low 32 bits | DONE (PAD for a pad; BUSY, right
- * after the room was reserved: then `length` is good). A stale stamp is of another position.
+ * A record begins at a position that is a multiple of 8 and never wraps. `stamp` is written last:
+ * the position's low 32 bits | DONE, or BUSY right after the room was reserved, or PAD for room
+ * that holds nothing (before the ring's end, or after a stack that was shorter than expected; it
+ * may be of 8 bytes only). With all three `length` is good. A stale stamp is of another position. A
+ * record stays BUSY for ever when its thread left by longjmp out of a signal handler or died: a
+ * reader gives it some time and then skips it.
  *
  * A sample is in the live table before its record is DONE: once a record has been read, an id that
  * is not in the table has been freed.
@@ -262,6 +318,7 @@ enum cprof_agent_record_type {
 #define CPROF_AGENT_STAMP_BUSY 1u
 #define CPROF_AGENT_STAMP_DONE 2u
 #define CPROF_AGENT_STAMP_PAD  3u
+#define CPROF_AGENT_STAMP_MASK 7u
 
 struct cprof_agent_record {
 	uint32_t length; /* whole, a multiple of 8 */
@@ -316,7 +373,9 @@ struct cprof_agent_call {
 	int32_t memfd;      /* to map and close; -1 none */
 	uint32_t adopt;     /* 1: CONTROL is there already */
 	uint64_t fault;     /* set by the profiler: a fault point, enum cprof_agent_fault */
-	uint64_t reserved[6];
+	uint64_t reached;   /* the fault point it waits at, until `fault` is 0 or 1 s is over */
+	uint64_t seed;      /* START: not 0 */
+	uint64_t reserved[4];
 };
 enum cprof_agent_step {
 	CPROF_AGENT_STEP_NONE,
@@ -333,7 +392,25 @@ enum cprof_agent_fault {
 	CPROF_AGENT_FAULT_PATCHED,
 };
 
+/*
+ * Every system call of the routine: name, number. A target whose seccomp filter does not allow all
+ * of them is refused.
+ */
+#define CPROF_AGENT_ROUTINE_CALLS(X)                                                               \
+	X(mmap, 9)                                                                                 \
+	X(mprotect, 10)                                                                            \
+	X(munmap, 11)                                                                              \
+	X(rt_sigreturn, 15)                                                                        \
+	X(close, 3)                                                                                \
+	X(sched_yield, 24)                                                                         \
+	X(madvise, 28)                                                                             \
+	X(clock_gettime, 228)                                                                      \
+	X(process_vm_readv, 310)                                                                   \
+	X(getpid, 39)
+
 _Static_assert(sizeof(struct cprof_agent_shard) == 64, "one cache line");
+_Static_assert(sizeof(struct cprof_agent_stack) == 32, "");
+_Static_assert(__builtin_offsetof(struct cprof_agent_shared, head) == 128, "");
 _Static_assert(sizeof(struct cprof_agent_call) == 128, "");
 _Static_assert(sizeof(struct cprof_agent_order) == 32, "");
 _Static_assert(sizeof(struct cprof_agent_record) == 128, "");
