@@ -37,6 +37,30 @@ void cprof_arch_regs(const struct user_regs_struct *from, struct cprof_regs *to)
 	};
 }
 
+bool cprof_arch_is_parent(const struct user_regs_struct *regs)
+{
+	return regs->orig_rax == SYS_wait4 || regs->orig_rax == SYS_waitid;
+}
+
+bool cprof_arch_is_futex(uint64_t number)
+{
+	return number == SYS_futex;
+}
+
+void cprof_arch_in_syscall(const uint64_t words[8], struct user_regs_struct *regs)
+{
+	*regs = (struct user_regs_struct){
+		.orig_rax = words[0],
+		.rdi = words[1],
+		.rsi = words[2],
+		.rdx = words[3],
+		.r10 = words[4],
+		.r8 = words[5],
+		.r9 = words[6],
+		.rsp = words[7],
+	};
+}
+
 int64_t cprof_arch_syscall(const struct user_regs_struct *regs, uint64_t arguments[6])
 {
 	const uint64_t values[6] = {regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9};

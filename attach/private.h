@@ -27,6 +27,7 @@ enum cprof_tracee_phase {
 	CPROF_TRACEE_LATE,  /* did not come in time; no longer waited for */
 	CPROF_TRACEE_HELD,
 	CPROF_TRACEE_GONE,
+	CPROF_TRACEE_SPARED, /* never touched: it would not survive; only some of `regs` is known */
 };
 
 struct cprof_tracee {
@@ -34,6 +35,7 @@ struct cprof_tracee {
 	char state;
 	uint8_t phase; /* enum cprof_tracee_phase */
 	bool group_stop;
+	bool addressed;    /* signals may be addressed to it: the first thread, or a parent */
 	int signal;        /* to deliver when it goes on, 0 none */
 	uint64_t stack_at; /* offset in the pool */
 	uint64_t stack_length;
@@ -84,15 +86,20 @@ void cprof_tracer_snapshot(struct cprof_tracer *tracer);
 /* stop.c */
 /* The tracee of a thread, added if it is new; NULL when there are too many. */
 struct cprof_tracee *cprof_tracee_get(struct cprof_tracer *tracer, pid_t tid);
+/* Looks at a thread before it is touched: its state letter, whether it is `addressed`, and whether
+ * it must be spared. */
+void cprof_stop_note(const struct cprof_tracer *tracer, struct cprof_tracee *tracee);
 /*
  * Seizes and interrupts every thread that is not known yet, and waits until all are held, gone, or
  * have had their time; `*fresh` tells how many were new.
  *
- * The first thread (`leader`) must be stopped last and released first: while it is traced the
- * kernel queues even ignored signals sent to the process, and wakes some thread for them; a thread
- * that is not held would see an EINTR that nobody can take back.
+ * While a thread is traced the kernel queues even ignored signals that are addressed to it, and
+ * wakes some thread of the process for them if it is stopped itself; one that is not traced would
+ * see an EINTR that nobody can take back. Signals to the process are addressed to the first
+ * thread, SIGCHLD to the one that forked: these must be stopped last and released first, parents
+ * before the first thread.
  */
-bool cprof_stop_new(struct cprof_tracer *tracer, bool leader, size_t *fresh);
+void cprof_stop_new(struct cprof_tracer *tracer, bool addressed, size_t *fresh);
 /* Lets all go: pending signals are delivered, group-stops go on. */
 void cprof_stop_release(struct cprof_tracer *tracer);
 
@@ -101,6 +108,11 @@ void cprof_stop_release(struct cprof_tracer *tracer);
 bool cprof_procfs_tasks(int procfd, bool (*each)(void *context, pid_t tid), void *context);
 /* Whether an ignored signal waits in the process's queue. */
 bool cprof_procfs_ignored_pending(int procfd);
+/* Whether the thread has children; false too where the kernel does not tell. */
+bool cprof_procfs_has_children(int procfd, pid_t tid);
+/* What a sleeping thread is in: its system call's number, six arguments and the stack pointer, as
+ * /proc/PID/task/TID/syscall has them. False if it is in none. */
+bool cprof_procfs_syscall(int procfd, pid_t tid, uint64_t words[8]);
 /* The state letter of a thread, 0 if it cannot be read. */
 char cprof_procfs_state(int procfd, pid_t tid);
 
@@ -109,6 +121,12 @@ char cprof_procfs_state(int procfd, pid_t tid);
  * stop, so that it holds even if the tracer dies the next moment. */
 void cprof_arch_restart(pid_t tid, struct user_regs_struct *regs);
 void cprof_arch_regs(const struct user_regs_struct *from, struct cprof_regs *to);
+/* Whether the thread waits for children. */
+bool cprof_arch_is_parent(const struct user_regs_struct *regs);
+/* Whether a system call's number is futex(2)'s. */
+bool cprof_arch_is_futex(uint64_t number);
+/* The registers of a thread in a system call, from cprof_procfs_syscall(). */
+void cprof_arch_in_syscall(const uint64_t words[8], struct user_regs_struct *regs);
 int64_t cprof_arch_syscall(const struct user_regs_struct *regs, uint64_t arguments[6]);
 
 #endif

@@ -63,53 +63,88 @@ static char *append(char *to, const char *text)
 	return to;
 }
 
-/* "task/TID/stat" without stdio, whose locks another thread may have held at the fork. */
-static void stat_path(pid_t tid, char path[40])
+/* Reads "task/TID/NAME"; without stdio, whose locks another thread may have held at the fork. The
+ * name has 16 bytes at most. */
+static ssize_t read_task(int procfd, pid_t tid, const char *name, char *text, size_t size)
 {
+	char path[40];
 	char digits[12];
 	size_t count = 0;
 	char *to = append(path, "task/");
+	ssize_t got = -1;
+	int fd;
 
 	for (; tid > 0; tid /= 10)
 		digits[count++] = (char)('0' + tid % 10);
 	while (count)
 		*to++ = digits[--count];
-	*append(to, "/stat") = '\0';
+	*append(append(to, "/"), name) = '\0';
+	fd = openat(procfd, path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		got = read(fd, text, size);
+		close(fd);
+	}
+	return got;
+}
+
+bool cprof_procfs_has_children(int procfd, pid_t tid)
+{
+	char byte;
+
+	return read_task(procfd, tid, "children", &byte, 1) == 1;
 }
 
 char cprof_procfs_state(int procfd, pid_t tid)
 {
-	char path[40];
 	char text[512];
-	ssize_t got = -1;
-	int fd;
+	ssize_t got = read_task(procfd, tid, "stat", text, sizeof(text));
 
-	stat_path(tid, path);
-	fd = openat(procfd, path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		got = read(fd, text, sizeof(text));
-		close(fd);
-	}
 	/* The name before it may hold any character, parentheses too. */
 	while (got > 3 && text[got - 1] != ')')
 		got--;
 	return got > 3 && got + 1 < (ssize_t)sizeof(text) ? text[got + 1] : '\0';
 }
 
+/* The hexadecimal number at `at`, and what follows it. */
+static const char *parse_hex(const char *at, uint64_t *value)
+{
+	for (*value = 0; *at; at++) {
+		if (*at >= '0' && *at <= '9')
+			*value = *value << 4 | (uint64_t)(*at - '0');
+		else if (*at >= 'a' && *at <= 'f')
+			*value = *value << 4 | (uint64_t)(*at - 'a' + 10);
+		else
+			break;
+	}
+	return at;
+}
+
+bool cprof_procfs_syscall(int procfd, pid_t tid, uint64_t words[8])
+{
+	char text[256];
+	ssize_t got = read_task(procfd, tid, "syscall", text, sizeof(text) - 1);
+	const char *at = text;
+
+	if (got <= 0 || *text < '0' || *text > '9')
+		return false; /* "running", "-1 …" */
+	text[got] = '\0';
+	for (words[0] = 0; *at >= '0' && *at <= '9'; at++)
+		words[0] = words[0] * 10 + (uint64_t)(*at - '0');
+	for (int i = 1; i < 8; i++) {
+		if (strncmp(at, " 0x", 3) != 0)
+			return false;
+		at = parse_hex(at + 3, &words[i]);
+	}
+	return true;
+}
+
 /* The hexadecimal mask behind "\nKey:\t". */
 static uint64_t read_mask(const char *status, const char *key)
 {
 	const char *at = strstr(status, key);
-	uint64_t mask = 0;
+	uint64_t mask;
 
-	for (at = at ? at + strlen(key) : ""; *at; at++) {
-		if (*at >= '0' && *at <= '9')
-			mask = mask << 4 | (uint64_t)(*at - '0');
-		else if (*at >= 'a' && *at <= 'f')
-			mask = mask << 4 | (uint64_t)(*at - 'a' + 10);
-		else
-			break;
-	}
+	parse_hex(at ? at + strlen(key) : "", &mask);
 	return mask;
 }
 

@@ -9,16 +9,23 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #define STRAGGLER_NS 20000000ull
 /* A tracer that takes longer hangs in a memory read (FUSE, userfaultfd): its end frees the target.
  */
 #define TRACER_MS 5000
+
+/* Another dump is over soon, and so is what a killed profiler's tracer still does. */
+#define TRACED_NS       500000000ull
+#define TRACED_PAUSE_US 5000
+#define UNTRACED_TRIES  3
 
 struct layout { /* of the shared memory */
 	struct cprof_tracer tracer;
@@ -53,14 +60,26 @@ static struct cprof_error *add_range(void *context, const struct cprof_mapping *
 
 /* --- refusals ------------------------------------------------------------------------------ */
 
-/* The process that traces the target already, 0 none. */
+/* The process that traces a thread of the target already, 0 none. */
 static pid_t other_tracer(const struct cprof_target *target)
 {
-	CPROF_AUTO_FREE char *status =
-		cprof_read_file_at(cprof_target_procfd(target), "status", 1 << 16, NULL);
-	const char *line = status ? strstr(status, "\nTracerPid:") : NULL;
+	CPROF_AUTO_FREE pid_t *tids = NULL;
+	size_t count = 0;
+	pid_t tracer = 0;
 
-	return line ? (pid_t)strtol(line + strlen("\nTracerPid:"), NULL, 10) : 0;
+	cprof_error_destroy(cprof_target_threads(target, &tids, &count));
+	for (size_t i = 0; i < count && !tracer; i++) {
+		CPROF_AUTO_FREE char *status = NULL;
+		const char *line;
+		char path[40];
+
+		snprintf(path, sizeof(path), "task/%d/status", (int)tids[i]);
+		status = cprof_read_file_at(cprof_target_procfd(target), path, 1 << 16, NULL);
+		line = status ? strstr(status, "\nTracerPid:") : NULL;
+		if (line)
+			tracer = (pid_t)strtol(line + strlen("\nTracerPid:"), NULL, 10);
+	}
+	return tracer;
 }
 
 static struct cprof_error *denied(const struct cprof_target *target, int errnum)
@@ -183,6 +202,9 @@ static struct cprof_error *take_result(struct owned_snapshot *owned)
 			.tid = tracee->tid, .state = tracee->state, .syscall = -1};
 		if (tracee->phase != CPROF_TRACEE_HELD) {
 			snapshot->unstoppable++;
+			if (tracee->phase == CPROF_TRACEE_SPARED)
+				thread->syscall =
+					cprof_arch_syscall(&tracee->regs, thread->arguments);
 			continue;
 		}
 		thread->held = true;
@@ -235,9 +257,9 @@ static struct cprof_error *take(const struct cprof_target *target,
 	return error ? error : take_result(owned);
 }
 
-struct cprof_error *cprof_snapshot_take(const struct cprof_target *target,
-					const struct cprof_snapshot_options *options,
-					struct cprof_snapshot **snapshot)
+static struct cprof_error *take_once(const struct cprof_target *target,
+				     const struct cprof_snapshot_options *options,
+				     struct cprof_snapshot **snapshot)
 {
 	struct owned_snapshot *owned = calloc(1, sizeof(*owned));
 	struct cprof_error *error;
@@ -251,6 +273,25 @@ struct cprof_error *cprof_snapshot_take(const struct cprof_target *target,
 	}
 	*snapshot = &owned->public;
 	return NULL;
+}
+
+struct cprof_error *cprof_snapshot_take(const struct cprof_target *target,
+					const struct cprof_snapshot_options *options,
+					struct cprof_snapshot **snapshot)
+{
+	uint64_t end = cprof_now_ns() + TRACED_NS;
+	unsigned untraced = 0;
+
+	for (;;) {
+		struct cprof_error *error = take_once(target, options, snapshot);
+
+		/* The tracer may have gone between the refusal and our look for it. */
+		if (!error || error->status != CPROF_DENIED || cprof_now_ns() > end ||
+		    (!other_tracer(target) && ++untraced == UNTRACED_TRIES))
+			return error;
+		cprof_error_destroy(error);
+		usleep(TRACED_PAUSE_US);
+	}
 }
 
 void cprof_snapshot_destroy(struct cprof_snapshot *snapshot)

@@ -14,8 +14,11 @@
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #define DRAIN_TRIES 50
+#define LATE_NS     1000000000ull /* for a thread that only lacks a CPU to stop on */
+#define LATE_US     200           /* between looks at such threads */
 
 enum stop_kind {
 	STOP_EXITED,
@@ -73,6 +76,8 @@ static void hold(struct cprof_tracer *tracer, struct cprof_tracee *tracee, int s
 	tracee->phase = CPROF_TRACEE_HELD;
 	tracee->group_stop = kind == STOP_GROUP;
 	tracee->signal = kind == STOP_SIGNAL ? WSTOPSIG(status) : 0;
+	if (cprof_arch_is_parent(&tracee->regs)) /* since it was looked at, perhaps */
+		tracee->addressed = true;
 	cprof_arch_restart(tracee->tid, &tracee->regs);
 }
 
@@ -143,7 +148,7 @@ static void collect(struct cprof_tracer *tracer)
 struct scan {
 	struct cprof_tracer *tracer;
 	size_t fresh;
-	bool leader; /* the first thread too */
+	bool addressed; /* those too that signals are addressed to */
 };
 
 static bool wanted(const struct cprof_tracer *tracer, pid_t tid)
@@ -156,6 +161,37 @@ static bool wanted(const struct cprof_tracer *tracer, pid_t tid)
 	return false;
 }
 
+/*
+ * A thread that waits for a futex in memory that has been unmapped since: our stop would restart
+ * its call, which would then fail with EFAULT, at which glibc aborts the process. Left alone it
+ * sleeps on.
+ */
+static bool must_be_spared(const struct cprof_tracer *tracer, struct cprof_tracee *tracee)
+{
+	uint64_t words[8];
+	uint32_t value;
+	struct iovec local = {.iov_base = &value, .iov_len = sizeof(value)};
+	struct iovec remote = {.iov_len = sizeof(value)};
+
+	if (tracee->state != 'S' || !cprof_procfs_syscall(tracer->procfd, tracee->tid, words) ||
+	    !cprof_arch_is_futex(words[0]))
+		return false;
+	remote.iov_base = (void *)(uintptr_t)words[1];
+	if (process_vm_readv(tracer->pid, &local, 1, &remote, 1, 0) >= 0 || errno != EFAULT)
+		return false;
+	cprof_arch_in_syscall(words, &tracee->regs);
+	return true;
+}
+
+void cprof_stop_note(const struct cprof_tracer *tracer, struct cprof_tracee *tracee)
+{
+	tracee->state = cprof_procfs_state(tracer->procfd, tracee->tid);
+	tracee->addressed = tracee->tid == tracer->pid ||
+			    cprof_procfs_has_children(tracer->procfd, tracee->tid);
+	if (must_be_spared(tracer, tracee))
+		tracee->phase = CPROF_TRACEE_SPARED;
+}
+
 /* Seizing does not stop: it only makes the thread ours. */
 static bool seize(void *context, pid_t tid)
 {
@@ -163,17 +199,17 @@ static bool seize(void *context, pid_t tid)
 	struct cprof_tracer *tracer = scan->tracer;
 	struct cprof_tracee *tracee;
 
-	if (!wanted(tracer, tid) || (tid == tracer->pid && !scan->leader))
+	if (!wanted(tracer, tid))
 		return true;
 	tracee = cprof_tracee_get(tracer, tid);
 	if (!tracee) {
 		tracer->fault = CPROF_TRACER_TOO_MANY;
 		return false;
 	}
-	if (tracee->phase != CPROF_TRACEE_NEW)
-		return true;
 	if (!tracee->state)
-		tracee->state = cprof_procfs_state(tracer->procfd, tid);
+		cprof_stop_note(tracer, tracee);
+	if (tracee->phase != CPROF_TRACEE_NEW || (tracee->addressed && !scan->addressed))
+		return true;
 	if (ptrace(PTRACE_SEIZE, tid, NULL, NULL) == 0) {
 		tracee->phase = CPROF_TRACEE_SEIZED;
 		scan->fresh++;
@@ -189,18 +225,17 @@ static bool seize(void *context, pid_t tid)
 	return true;
 }
 
-bool cprof_stop_new(struct cprof_tracer *tracer, bool leader, size_t *fresh)
+void cprof_stop_new(struct cprof_tracer *tracer, bool addressed, size_t *fresh)
 {
-	struct scan scan = {.tracer = tracer, .leader = leader};
+	struct scan scan = {.tracer = tracer, .addressed = addressed};
 
-	if (!cprof_procfs_tasks(tracer->procfd, seize, &scan)) {
-		if (!tracer->fault)
-			tracer->fault = CPROF_TRACER_GONE;
-		return false;
-	}
+	if (!cprof_procfs_tasks(tracer->procfd, seize, &scan) && !tracer->fault)
+		tracer->fault = CPROF_TRACER_GONE;
 	*fresh = scan.fresh;
+	/* What is seized must be stopped even if others may not be: only from a stop is it let go
+	 * without a trace, should an ignored signal have woken it. */
 	if (!scan.fresh)
-		return true;
+		return;
 	if (!tracer->first_stop_ns) {
 		start_ticking(tracer->straggler_ns / 4);
 		tracer->taken_ns = cprof_wall_ns();
@@ -216,8 +251,9 @@ bool cprof_stop_new(struct cprof_tracer *tracer, bool leader, size_t *fresh)
 			tracee->phase = CPROF_TRACEE_ASKED;
 	}
 	collect(tracer);
-	return true;
 }
+
+/* --- letting go ---------------------------------------------------------------------------- */
 
 static void release(const struct cprof_tracee *tracee)
 {
@@ -225,21 +261,57 @@ static void release(const struct cprof_tracee *tracee)
 		ptrace(PTRACE_DETACH, tracee->tid, NULL, (long)tracee->signal);
 }
 
+/* Lets a late thread go if it has stopped by now; false if it must be waited for. */
+static bool release_late(struct cprof_tracer *tracer, struct cprof_tracee *tracee,
+			 uint64_t waited_ns)
+{
+	int status;
+	pid_t got = waitpid(tracee->tid, &status, __WALL | WNOHANG);
+
+	if (got == tracee->tid) {
+		hold(tracer, tracee, status);
+		release(tracee);
+		/* What it did then is of another moment than the others' stacks. */
+		if (tracee->phase == CPROF_TRACEE_HELD)
+			tracee->phase = CPROF_TRACEE_LATE;
+		return true;
+	}
+	return got < 0 || waited_ns > LATE_NS ||
+	       (waited_ns > tracer->straggler_ns &&
+		cprof_procfs_state(tracer->procfd, tracee->tid) == 'D');
+}
+
+/*
+ * A thread that had no CPU to stop on in time has been woken from its call all the same: should we
+ * end before its stop, it would see EINTR. One in D state has no such call; our end releases it.
+ */
+static void release_all_late(struct cprof_tracer *tracer)
+{
+	uint64_t begin = cprof_now_ns();
+
+	for (size_t i = 0; i < tracer->count; i++)
+		while (tracer->tracees[i].phase == CPROF_TRACEE_LATE &&
+		       !release_late(tracer, &tracer->tracees[i], cprof_now_ns() - begin))
+			usleep(LATE_US);
+}
+
 void cprof_stop_release(struct cprof_tracer *tracer)
 {
 	uint32_t leader = *find_slot(tracer, tracer->pid);
 
-	if (leader) {
-		release(&tracer->tracees[leader - 1]);
-		/* An ignored signal that was queued meanwhile would interrupt the next call of
-		 * whoever goes on now; the leader drops it as soon as it runs. */
-		for (int i = 0; i < DRAIN_TRIES && cprof_procfs_ignored_pending(tracer->procfd);
-		     i++)
-			usleep(20);
-	}
 	for (size_t i = 0; i < tracer->count; i++)
-		if (i + 1 != leader)
+		if (tracer->tracees[i].addressed && i + 1 != leader)
 			release(&tracer->tracees[i]);
-	/* Stragglers cannot be detached; our end releases them. */
+	if (leader)
+		release(&tracer->tracees[leader - 1]);
+	/* An ignored signal that was queued meanwhile would interrupt the next call of whoever goes
+	 * on now; the leader drops it as soon as it runs. */
+	for (int i = 0; leader && i < DRAIN_TRIES && cprof_procfs_ignored_pending(tracer->procfd);
+	     i++)
+		usleep(20);
+	for (size_t i = 0; i < tracer->count; i++)
+		if (!tracer->tracees[i].addressed)
+			release(&tracer->tracees[i]);
 	tracer->last_release_ns = cprof_now_ns();
+	release_all_late(tracer);
 }

@@ -25,7 +25,7 @@ static bool note_state(void *context, pid_t tid)
 		tracer->fault = CPROF_TRACER_TOO_MANY;
 		return false;
 	}
-	tracee->state = cprof_procfs_state(tracer->procfd, tid);
+	cprof_stop_note(tracer, tracee);
 	return true;
 }
 
@@ -116,12 +116,12 @@ static void prepare_pool(struct cprof_tracer *tracer)
 
 /* Until a scan finds no new thread. One scan is never enough: threads that were not yet held may
  * have started others, and a directory whose entries vanish while it is read skips some. */
-static void stop_all(struct cprof_tracer *tracer, bool leader)
+static void stop_all(struct cprof_tracer *tracer, bool addressed)
 {
 	size_t fresh = 1;
 
 	for (unsigned i = 0; i < SCANS_MAX && fresh && !tracer->fault; i++)
-		cprof_stop_new(tracer, leader, &fresh);
+		cprof_stop_new(tracer, addressed, &fresh);
 }
 
 void cprof_tracer_snapshot(struct cprof_tracer *tracer)

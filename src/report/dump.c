@@ -31,10 +31,10 @@ static void put_colored(const struct view *view, const char *code, const char *t
 /* What a thread waits for in one word; one that waits for nothing need not be running. */
 static const char *word_of(const struct cprof_dump_thread *thread)
 {
-	if (!thread->held)
-		return "not stopped";
 	if (thread->wait.kind != CPROF_WAIT_NONE)
 		return cprof_wait_name(thread->wait.kind);
+	if (!thread->held)
+		return "not stopped";
 	switch (thread->state) {
 	case 'R':
 		return "running";
@@ -186,7 +186,7 @@ static void put_wait(const struct view *view, const struct cprof_dump_entry *ent
 	const struct cprof_dump_thread *first = entries->thread;
 	bool same = true;
 
-	if (!first->held || first->wait.kind == CPROF_WAIT_NONE) {
+	if (first->wait.kind == CPROF_WAIT_NONE) {
 		fputs(word_of(first), view->out);
 		return;
 	}
@@ -199,6 +199,8 @@ static void put_wait(const struct view *view, const struct cprof_dump_entry *ent
 		fputs(cprof_wait_name(first->wait.kind), view->out);
 	}
 	put_left(view, entries);
+	if (!first->held)
+		fputs(", not stopped", view->out);
 }
 
 static void put_frame(const struct view *view, const struct cprof_dump_frame *frame)

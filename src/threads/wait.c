@@ -476,7 +476,7 @@ void cprof_wait_classify(struct cprof_look *look, size_t index)
 	};
 
 	*call.wait = (struct cprof_wait){.kind = CPROF_WAIT_NONE, .left_ns = -1};
-	if (!thread->held || thread->state == 'R' || thread->syscall < 0)
+	if (thread->state == 'R' || thread->syscall < 0)
 		return;
 	classify(&call, (long)thread->syscall);
 	if (call.text.length)

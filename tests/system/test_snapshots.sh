@@ -5,6 +5,15 @@
 
 check "300 snapshots, every kind of blocking call" "$tests/torture/snapshots.sh" 300
 
+# Children that end meanwhile end nobody's call
+"$O/workloads/reaper" >reaper.out 2>&1 </dev/null &
+reaper=$!
+pids+=("$reaper")
+wait_for 5 grep -q ready reaper.out
+check "snapshots of a parent" "$O/tools/snap" "$reaper" 300
+kill -TERM "$reaper"
+if wait "$reaper"; then pass; else fail "SIGCHLD" reaper.out; fi
+
 # A stopped process stays stopped, and goes on when told to
 start sleep 100
 kill -STOP "$pid"

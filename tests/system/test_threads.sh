@@ -137,6 +137,32 @@ for tracer in strace gdb; do
 	kill -TERM "$pid"
 done
 
+# Two dumps at a time wait for one another
+ready "$O/workloads/many_threads" 300 20
+many=$pid
+dumpers=()
+for i in 1 2 3 4; do
+	"$cprof" threads -p "$many" -q >"dump.$i" 2>"err.$i" &
+	dumpers+=($!)
+done
+bad=0
+for i in 1 2 3 4; do
+	wait "${dumpers[i - 1]}" || bad=$((bad + 1))
+	grep -q 'ms, 301 threads$' "dump.$i" || bad=$((bad + 1))
+done
+check "dumps at once: $bad bad" test $bad = 0
+
+# A mutex in memory that is gone: a disturbed waiter would abort the process
+ready "$O/workloads/unmapped"
+expect 0 threads -p "$pid"
+printed '\[S, futex 0x[0-9a-f]+ \(unmapped memory\), not stopped\]'
+printed '2 threads, 1 could not be stopped$'
+expect 0 threads -p "$pid" --json
+check "JSON: a futex that is gone" json_holds out 'sum(x["wait"]["kind"] == "futex" and
+	not x["held"] and not x["frames"] for x in d["threads"]) == 1'
+sleep 0.2
+check "it goes on waiting" test "$(state_of "$pid")" = S
+
 # Real programs
 if command -v redis-server >/dev/null; then
 	port=$(free_port)
