@@ -37,9 +37,19 @@ void cprof_arch_regs(const struct user_regs_struct *from, struct cprof_regs *to)
 	};
 }
 
-bool cprof_arch_is_parent(const struct user_regs_struct *regs)
+bool cprof_arch_may_fork(const struct user_regs_struct *regs)
 {
-	return regs->orig_rax == SYS_wait4 || regs->orig_rax == SYS_waitid;
+	switch ((int64_t)regs->orig_rax) {
+	case SYS_fork:
+	case SYS_vfork:
+	case SYS_clone:
+	case SYS_clone3:
+	case SYS_wait4:
+	case SYS_waitid:
+		return true;
+	default:
+		return (int64_t)regs->orig_rax < 0;
+	}
 }
 
 bool cprof_arch_is_futex(uint64_t number)

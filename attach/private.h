@@ -121,8 +121,8 @@ char cprof_procfs_state(int procfd, pid_t tid);
  * stop, so that it holds even if the tracer dies the next moment. */
 void cprof_arch_restart(pid_t tid, struct user_regs_struct *regs);
 void cprof_arch_regs(const struct user_regs_struct *from, struct cprof_regs *to);
-/* Whether the thread waits for children. */
-bool cprof_arch_is_parent(const struct user_regs_struct *regs);
+/* Whether the thread runs, forks, or waits for children. */
+bool cprof_arch_may_fork(const struct user_regs_struct *regs);
 /* Whether a system call's number is futex(2)'s. */
 bool cprof_arch_is_futex(uint64_t number);
 /* The registers of a thread in a system call, from cprof_procfs_syscall(). */

@@ -76,8 +76,8 @@ static void hold(struct cprof_tracer *tracer, struct cprof_tracee *tracee, int s
 	tracee->phase = CPROF_TRACEE_HELD;
 	tracee->group_stop = kind == STOP_GROUP;
 	tracee->signal = kind == STOP_SIGNAL ? WSTOPSIG(status) : 0;
-	if (cprof_arch_is_parent(&tracee->regs)) /* since it was looked at, perhaps */
-		tracee->addressed = true;
+	if (cprof_arch_may_fork(&tracee->regs)) /* it may have since it was looked at */
+		tracee->addressed |= cprof_procfs_has_children(tracer->procfd, tracee->tid);
 	cprof_arch_restart(tracee->tid, &tracee->regs);
 }
 

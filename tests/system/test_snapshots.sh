@@ -22,7 +22,8 @@ check "snapshots of a stopped process" "$O/tools/snap" "$pid" 5
 sleep 0.1
 check "it is still stopped" test "$(state_of "$pid")" = T
 kill -CONT "$pid"
-check "it goes on" wait_for 2 test "$(state_of "$pid")" = S
+is_asleep() { [ "$(state_of "$pid")" = S ]; }
+check "it goes on" wait_for 2 is_asleep
 
 # A vfork parent cannot be stopped: the others are held for it a moment only
 start "$O/workloads/vforker"
