@@ -66,6 +66,15 @@ struct cprof_dump_thread {
 	enum cprof_end end;
 };
 
+struct cprof_dump_mapping { /* executable memory that frames are in */
+	uint64_t start;
+	uint64_t end;
+	uint64_t offset;      /* in its file */
+	const char *path;     /* "" unknown; not safe to show */
+	const char *build_id; /* lower-case hexadecimal, "" none */
+	bool program;         /* it is the program's own code */
+};
+
 /* Threads that wait for one another in a circle, in waiting order, the first not repeated. */
 struct cprof_deadlock {
 	pid_t *tids; /* one alone: it waits for what it has itself */
@@ -82,6 +91,8 @@ struct cprof_dump {
 	struct cprof_dump_thread *threads; /* ascending tid */
 	size_t count;
 	size_t unstoppable;
+	struct cprof_dump_mapping *mappings; /* ascending */
+	size_t mapping_count;
 	struct cprof_deadlock *deadlocks;
 	size_t deadlock_count;
 	uint64_t waiting[CPROF_WAITS]; /* threads by what they wait for */

@@ -116,6 +116,11 @@ struct cprof_error *cprof_stacks_fill(struct cprof_space *space,
 				      const struct cprof_snapshot *snapshot,
 				      struct cprof_dump *dump);
 
+/* mappings.c: fills dump->mappings with what holds these addresses, and the program's own code.
+ * False without memory. */
+bool cprof_mappings_fill(struct cprof_space *space, const uint64_t *addresses, size_t count,
+			 struct cprof_dump *dump);
+
 /* retry.c: unwinds these threads (the first 50 of them) in another way and calls `better` for each
  * stack that then ends complete. False when `better` says so. */
 bool cprof_retry_stacks(struct cprof_space *space, const struct cprof_snapshot *snapshot,

@@ -21,9 +21,33 @@ static size_t run_length(const struct cprof_dump_thread *thread, size_t at)
 	return end + 1 - at;
 }
 
-static uint32_t add_location(struct cprof_profile *profile, const struct cprof_dump_frame *frames,
-			     size_t count, bool innermost)
+static uint32_t add_mapping(struct cprof_profile *profile, const struct cprof_dump_mapping *mapping,
+			    struct cprof_profile_mapping entry)
 {
+	entry.start = mapping->start;
+	entry.limit = mapping->end;
+	entry.offset = mapping->offset;
+	entry.file = cprof_profile_string(profile, mapping->path);
+	entry.build_id = cprof_profile_string(profile, mapping->build_id);
+	return cprof_profile_mapping(profile, &entry);
+}
+
+static int compare_address(const void *key, const void *entry)
+{
+	uint64_t address = *(const uint64_t *)key;
+	const struct cprof_dump_mapping *mapping = entry;
+
+	return address < mapping->start ? -1 : address >= mapping->end;
+}
+
+static uint32_t add_location(struct cprof_profile *profile, const struct cprof_dump *dump,
+			     const struct cprof_dump_frame *frames, size_t count, bool innermost)
+{
+	const uint64_t address = frames->pc - !innermost;
+	const struct cprof_dump_mapping *found =
+		dump->mapping_count ? bsearch(&address, dump->mappings, dump->mapping_count,
+					      sizeof(*found), compare_address)
+				    : NULL;
 	struct cprof_profile_line lines[LINES_MAX];
 	struct cprof_profile_mapping mapping = {0};
 	uint32_t mapping_id = 0;
@@ -41,18 +65,18 @@ static uint32_t add_location(struct cprof_profile *profile, const struct cprof_d
 		lines[i].function = cprof_profile_function(profile, &function);
 		lines[i].line = frames[i].line;
 	}
-	if (frames->module[0]) {
-		mapping.file = cprof_profile_string(profile, frames->module);
+	if (found) {
 		mapping.has_functions = frames->function != NULL;
 		mapping.has_filenames = mapping.has_line_numbers = frames->line != 0;
 		mapping.has_inline_frames = count > 1;
-		mapping_id = cprof_profile_mapping(profile, &mapping);
+		mapping_id = add_mapping(profile, found, mapping);
 	}
-	return cprof_profile_location_with(profile, mapping_id, frames->pc - !innermost, lines,
+	return cprof_profile_location_with(profile, mapping_id, address, lines,
 					   frames->function ? count : 0, false);
 }
 
-static bool add_thread(struct cprof_profile *profile, const struct cprof_dump_thread *thread)
+static bool add_thread(struct cprof_profile *profile, const struct cprof_dump *dump,
+		       const struct cprof_dump_thread *thread)
 {
 	const struct cprof_profile_label labels[] = {
 		{.key = cprof_profile_string(profile, "thread"),
@@ -70,7 +94,8 @@ static bool add_thread(struct cprof_profile *profile, const struct cprof_dump_th
 		return false;
 	for (size_t at = 0; at < thread->frame_count; at += length) {
 		length = run_length(thread, at);
-		locations[count++] = add_location(profile, thread->frames + at, length, at == 0);
+		locations[count++] =
+			add_location(profile, dump, thread->frames + at, length, at == 0);
 	}
 	if (!thread->held)
 		locations[count++] = cprof_profile_marker(profile, "[not stopped]");
@@ -81,20 +106,12 @@ static bool add_thread(struct cprof_profile *profile, const struct cprof_dump_th
 	return true;
 }
 
-/* Readers take the first mapping for the program: what the main thread's outermost frame is in. */
+/* Readers take the first mapping for the program. */
 static void add_program(struct cprof_profile *profile, const struct cprof_dump *dump)
 {
-	for (size_t i = 0; i < dump->count; i++) {
-		const struct cprof_dump_thread *thread = &dump->threads[i];
-		struct cprof_profile_mapping mapping = {0};
-
-		if (thread->tid != dump->pid || !thread->frame_count)
-			continue;
-		mapping.file = cprof_profile_string(profile,
-						    thread->frames[thread->frame_count - 1].module);
-		if (mapping.file)
-			cprof_profile_mapping(profile, &mapping);
-	}
+	for (size_t i = 0; i < dump->mapping_count; i++)
+		if (dump->mappings[i].program)
+			add_mapping(profile, &dump->mappings[i], (struct cprof_profile_mapping){0});
 }
 
 struct cprof_error *cprof_dump_profile(const struct cprof_dump *dump, struct cprof_profile **result)
@@ -110,7 +127,7 @@ struct cprof_error *cprof_dump_profile(const struct cprof_dump *dump, struct cpr
 	profile->time_ns = (int64_t)dump->taken_ns;
 	add_program(profile, dump);
 	for (size_t i = 0; i < dump->count && !error; i++)
-		if (!add_thread(profile, &dump->threads[i]))
+		if (!add_thread(profile, dump, &dump->threads[i]))
 			error = cprof_error_nomem();
 	if (!error)
 		error = cprof_profile_check(profile);

@@ -440,6 +440,17 @@ static bool make_frames(struct making *making, struct stack *stack)
 	return true;
 }
 
+static bool find_mappings(const struct making *making, struct cprof_space *space)
+{
+	CPROF_AUTO_FREE uint64_t *addresses =
+		malloc((making->place_count + 1) * sizeof(*addresses));
+
+	for (size_t i = 0; addresses && i < making->place_count; i++)
+		addresses[i] = making->places[i].bias + making->places[i].address;
+	return addresses &&
+	       cprof_mappings_fill(space, addresses, making->place_count, making->dump);
+}
+
 /* --- all of it ----------------------------------------------------------------------------- */
 
 static void making_deinit(struct making *making)
@@ -517,6 +528,8 @@ static struct cprof_error *fill(struct making *making, struct cprof_space *space
 	CPROF_TRY(cprof_space_refresh(space));
 	CPROF_TRY(unwind_all(making, space, snapshot));
 	CPROF_TRY(name_places(making, options));
+	if (!find_mappings(making, space))
+		return cprof_error_nomem();
 	for (size_t i = 0; i < making->stack_count; i++)
 		if (!make_frames(making, &making->stacks[i]))
 			return cprof_error_nomem();

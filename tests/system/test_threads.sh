@@ -81,6 +81,11 @@ for verb in "threads -f pprof" "record -e threads -d 0.1"; do
 	check "what it waits for" grep -Eq 'wait:.*mutex' traces
 	pprof -top dump.pb.gz >top
 	check "its type" grep -q '^Type: threads' top
+	pprof -raw dump.pb.gz >raw
+	readelf -n "$O/workloads/deadlock" | sed -n 's/.*Build ID: //p' >id
+	check "its program: range, offset and build-id" grep -Eq \
+		"^1: 0x[0-9a-f]{6,}/0x[0-9a-f]{6,}/0x1000 .*/deadlock $(cat id) \[FN\]" raw
+	check "libc too" grep -Eq '^[0-9]+: 0x[0-9a-f]{6,}/0x[0-9a-f]{6,}/0x[0-9a-f]+ .*/libc\.so\.6 [0-9a-f]{40}' raw
 	rm -f dump.pb.gz
 done
 expect 0 threads -p "$stuck" -f folded
