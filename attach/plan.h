@@ -18,6 +18,11 @@ struct cprof_error *cprof_plan_create(struct cprof_target *target, uint64_t base
 void cprof_plan_destroy(struct cprof_plan *plan);
 
 /*
+ * An order is of one slot. It is used again in place (WANTED once more, with what the slot holds
+ * now in `before`) when the slot no longer leads to its hook, and for another slot when its module
+ * is gone. A slot that led to a hook before us gets an order that is DONE already. The config holds
+ * the original of every hook that an order names, and of the variant its slow path calls.
+ *
  * Reads maps; when they have changed since the last call, or `verify` is set, also the slots.
  * Appends an order (state WANTED) for every slot that should lead to a hook and does not, and marks
  * those whose module is gone FAILED. `*fresh`: how many are WANTED now. Modules that are not

@@ -186,4 +186,55 @@ bool cprof_image_variable(const struct cprof_image *image, uint64_t address, cha
  * (or without memory). The caller frees. Bounded: a hostile name costs bounded time and memory. */
 char *cprof_demangle(const char *symbol);
 
+/* --- dynamic linking ----------------------------------------------------------------------- */
+
+enum cprof_import_kind {
+	CPROF_IMPORT_CALL, /* R_*_JUMP_SLOT: called through it, perhaps bound at the first call */
+	CPROF_IMPORT_GOT,  /* R_*_GLOB_DAT */
+	CPROF_IMPORT_DATA, /* R_*_64: a pointer in data, which the program may change */
+};
+/* 8 bytes that the dynamic linker fills with the address of a function. */
+struct cprof_import {
+	uint64_t slot;    /* its address */
+	uint64_t initial; /* what the file holds there: of a CALL the address that binds it */
+	uint16_t name;    /* index of the names asked for */
+	uint8_t kind;     /* enum cprof_import_kind */
+	bool weak;        /* may stay 0 */
+};
+/* Where a name is defined. */
+struct cprof_export {
+	uint64_t address; /* 0: not defined for others */
+	uint64_t size;
+	uint64_t own;  /* defined by the full symbol table, perhaps for itself only; 0 no */
+	bool indirect; /* an IFUNC: the function is what `address` returns */
+};
+struct cprof_linkage {
+	struct cprof_import *imports; /* ascending by slot */
+	size_t import_count;
+	struct cprof_export *exports; /* one a name */
+	uint64_t relro_start;         /* PT_GNU_RELRO; both 0 if there is none */
+	uint64_t relro_end;
+	uint64_t dynamic; /* PT_DYNAMIC, 0: not linked dynamically */
+	bool interpreter; /* PT_INTERP */
+	bool symbolic;    /* its own definitions come first */
+	bool go;          /* holds Go code */
+};
+#define CPROF_LINKAGE_NAMES 64
+
+/*
+ * What ties an image to others, for at most CPROF_LINKAGE_NAMES names of functions; symbol versions
+ * are ignored. Found by program headers and PT_DYNAMIC; sections serve `own` and `go` only. What
+ * does not lie in the file is left out. Only fails without memory.
+ */
+struct cprof_error *cprof_image_linkage(const struct cprof_image *image, const char *const *names,
+					size_t count, struct cprof_linkage *linkage);
+void cprof_linkage_deinit(struct cprof_linkage *linkage);
+
+/* Whether the code at an address is a PLT entry, a jump through a slot: which. */
+bool cprof_image_stub(const struct cprof_image *image, uint64_t address, uint64_t *slot);
+/* The imported names (bit i: names[i]) that `length` bytes of code call or jump to through slots,
+ * by way of a PLT entry or directly. */
+uint64_t cprof_image_calls(const struct cprof_image *image, const struct cprof_linkage *linkage,
+			   uint64_t address, uint64_t length);
+
 #endif

@@ -234,6 +234,22 @@ size_t cprof_image_read(const struct cprof_image *image, uint64_t address, void 
 	return done;
 }
 
+const uint8_t *cprof_image_bytes(const struct cprof_image *image, uint64_t address, size_t *room)
+{
+	for (size_t i = 0; i < image->segment_count; i++) {
+		const struct cprof_segment *segment = &image->segments[i];
+		uint64_t skip = address - segment->address;
+		struct cprof_reader reader = cprof_reader_of(image->file.bytes, image->file.length);
+
+		if (skip >= segment->file_size)
+			continue;
+		cprof_reader_bytes(&reader, segment->offset + skip);
+		*room = CPROF_MIN(cprof_reader_left(&reader), segment->file_size - skip);
+		return *room ? reader.next : NULL;
+	}
+	return NULL;
+}
+
 void cprof_image_rules(struct cprof_image *image, const uint64_t *addresses, size_t count,
 		       struct cprof_rule *rules)
 {

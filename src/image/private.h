@@ -48,6 +48,9 @@ struct cprof_image {
 	bool names_tried;
 };
 
+/* image.c: the image's bytes at an address, in place, and how many there are; NULL if none. */
+const uint8_t *cprof_image_bytes(const struct cprof_image *image, uint64_t address, size_t *room);
+
 /* elf.c. When the compressed sections claim too much (a bomb), they are made empty. */
 struct cprof_error *cprof_elf_file_open(int fd, struct cprof_elf_file *file);
 struct cprof_error *cprof_elf_file_copy(const void *bytes, size_t length,

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The plan: what is mapped, what its slots hold, what they should hold.
+ */
+#include "planparts.h"
+
+#include <cprof/util.h>
+#include <string.h>
+
+#define PENDING_ROUNDS 100 /* a slot that still holds nothing then is left to `verify` */
+
+struct cprof_error *cprof_plan_create(struct cprof_target *target, uint64_t base,
+				      const struct cprof_agent_header *header,
+				      const struct cprof_agent_config *kept,
+				      struct cprof_plan **result)
+{
+	struct cprof_plan *plan = calloc(1, sizeof(*plan));
+
+	if (plan)
+		plan->orders = calloc(CPROF_AGENT_ORDERS, sizeof(*plan->orders));
+	if (!plan || !plan->orders) {
+		free(plan);
+		return cprof_error_nomem();
+	}
+	plan->target = target;
+	plan->base = base;
+	plan->header = *header;
+	if (kept)
+		plan->config = *kept;
+	*result = plan;
+	return NULL;
+}
+
+void cprof_plan_destroy(struct cprof_plan *plan)
+{
+	if (!plan)
+		return;
+	cprof_plan_forget(plan);
+	free(plan->orders);
+	free(plan->released);
+	free(plan->told);
+	free(plan);
+}
+
+/* Looks at the slots of all modules, or (`pending`) of those that were not ready only. */
+static void look(struct cprof_plan *plan, bool pending)
+{
+	for (size_t i = 0; i < plan->module_count; i++) {
+		struct cprof_plan_module *module = plan->modules[i];
+
+		if (module->relocated && (!pending || module->pending || module->fresh))
+			cprof_plan_read_slots(plan, module);
+	}
+	cprof_plan_choose_bank(plan);
+	for (size_t i = 0; i < plan->module_count; i++) {
+		struct cprof_plan_module *module = plan->modules[i];
+
+		if (module->relocated && (!pending || module->pending || module->fresh))
+			cprof_plan_decide(plan, module);
+	}
+}
+
+static bool any_pending(const struct cprof_plan *plan)
+{
+	for (size_t i = 0; i < plan->module_count; i++)
+		if (plan->modules[i]->pending)
+			return true;
+	return false;
+}
+
+static bool nothing_to_patch(const struct cprof_plan *plan)
+{
+	for (size_t i = 0; i < plan->module_count; i++)
+		if (!plan->modules[i]->relocated)
+			return false;
+	return !plan->order_count;
+}
+
+struct cprof_error *cprof_plan_update(struct cprof_plan *plan, bool verify, size_t *fresh)
+{
+	bool changed = false;
+	bool first = !plan->begun;
+
+	CPROF_TRY(cprof_plan_read_maps(plan, &changed));
+	if (changed) {
+		plan->pending_rounds = 0;
+		CPROF_TRY(cprof_plan_find_modules(plan));
+	}
+	if (changed || verify)
+		look(plan, false);
+	else if (any_pending(plan) && plan->pending_rounds++ < PENDING_ROUNDS)
+		look(plan, true);
+	plan->begun = true;
+	if (changed || verify)
+		CPROF_TRY(cprof_plan_tell(plan));
+	if (first && nothing_to_patch(plan))
+		return cprof_plan_refuse(plan);
+	*fresh = 0;
+	for (size_t i = 0; i < plan->order_count; i++)
+		*fresh += plan->orders[i].state == CPROF_AGENT_ORDER_WANTED;
+	return NULL;
+}
+
+struct cprof_agent_order *cprof_plan_orders(struct cprof_plan *plan, size_t *count)
+{
+	*count = plan->order_count;
+	return plan->orders;
+}
+
+const struct cprof_agent_config *cprof_plan_config(const struct cprof_plan *plan)
+{
+	return &plan->config;
+}
+
+const struct cprof_agent_module *cprof_plan_modules(const struct cprof_plan *plan, size_t *count)
+{
+	*count = plan->told_count;
+	return plan->told;
+}

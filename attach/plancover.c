@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the plan covers, in words.
+ */
+#include "planparts.h"
+
+#include <cprof/util.h>
+#include <string.h>
+
+/* The allocators behind CPROF_PLAN_OWN and following. */
+static const char *const own_reasons[CPROF_PLAN_NAMES - CPROF_PLAN_OWN] = {
+	"carries an allocator of its own (jemalloc)",
+	"carries an allocator of its own (Rust's jemalloc)",
+	"carries an allocator of its own (jemalloc)",
+	"carries an allocator of its own (tcmalloc)",
+	"carries an allocator of its own (mimalloc)",
+	"carries an allocator of its own (rpmalloc)",
+	"carries an allocator of its own (Scudo)",
+	"carries an allocator of its own (snmalloc)",
+	"carries a garbage collector (Boehm)",
+	"carries an allocator of its own (musl)",
+	"the Go runtime allocates by itself",
+};
+
+/* Allocates by means that no slot shows; NULL if nothing is known of that. */
+static const char *own_reason(const struct cprof_plan_module *module)
+{
+	const struct cprof_plan_file *file = module->file;
+	bool libc = cprof_plan_defines(file, CPROF_PLAN_LIBC);
+
+	if (file->linkage.go)
+		return own_reasons[CPROF_PLAN_NAMES - CPROF_PLAN_OWN - 1];
+	if (libc || cprof_plan_defines(file, CPROF_PLAN_LINKER))
+		return NULL;
+	if (module->allocator)
+		return file->linkage.interpreter
+			       ? "its own calls of the allocator it carries pass no slot"
+			       : NULL;
+	for (unsigned i = CPROF_PLAN_OWN; i < CPROF_PLAN_NAMES; i++)
+		if (cprof_plan_defines(file, i))
+			return own_reasons[i - CPROF_PLAN_OWN];
+	return cprof_plan_is_allocator(file) ? "carries an allocator of its own (malloc)" : NULL;
+}
+
+static void tell_module(const struct cprof_plan *plan, const struct cprof_plan_module *module,
+			struct cprof_agent_module *told)
+{
+	size_t counts[CPROF_PLAN_SLOT_HOOKED + 1] = {0};
+
+	*told = (struct cprof_agent_module){.path = module->file->path};
+	for (size_t i = 0; i < module->file->linkage.import_count; i++)
+		counts[module->slots[i].status]++;
+	told->slots = (uint32_t)counts[CPROF_PLAN_SLOT_HOOKED];
+	told->cover = CPROF_AGENT_COVER_BYPASS;
+	if (!module->known)
+		told->reason = module->file->image ? "another file stands at its path now"
+						   : "its file cannot be opened";
+	else if (!module->relocated)
+		told->cover = CPROF_AGENT_COVER_LATER;
+	else if ((told->reason = own_reason(module)))
+		;
+	else if (counts[CPROF_PLAN_SLOT_NO_BANK])
+		told->reason = "more allocators than can be told apart";
+	else if (counts[CPROF_PLAN_SLOT_NO_ORDER])
+		told->reason = "more slots than can be patched";
+	else if (counts[CPROF_PLAN_SLOT_ELSEWHERE])
+		told->reason = "some of its slots lead to functions unknown, or cannot be written";
+	else
+		told->cover = told->slots ? CPROF_AGENT_COVER_HOOKED : CPROF_AGENT_COVER_NONE;
+	(void)plan;
+}
+
+struct cprof_error *cprof_plan_tell(struct cprof_plan *plan)
+{
+	if (!cprof_grow(&plan->told, &plan->told_capacity, plan->module_count + 1,
+			sizeof(*plan->told)))
+		return cprof_error_nomem();
+	plan->told_count = plan->module_count;
+	for (size_t i = 0; i < plan->module_count; i++)
+		tell_module(plan, plan->modules[i], &plan->told[i]);
+	return NULL;
+}
+
+/* --- refusal ------------------------------------------------------------------------------- */
+
+static const struct cprof_plan_module *program_of(const struct cprof_plan *plan)
+{
+	const char *exe = cprof_target_info(plan->target)->exe;
+
+	for (size_t i = 0; i < plan->module_count; i++)
+		if (strcmp(plan->modules[i]->file->path, exe) == 0)
+			return plan->modules[i];
+	return NULL;
+}
+
+struct cprof_error *cprof_plan_refuse(const struct cprof_plan *plan)
+{
+	const struct cprof_target_info *info = cprof_target_info(plan->target);
+	const struct cprof_plan_module *program = program_of(plan);
+	const struct cprof_linkage *linkage = program ? &program->file->linkage : NULL;
+	const char *why = "no module of it calls an allocator that can be hooked";
+	const char *own = program && program->known ? own_reason(program) : NULL;
+
+	if (linkage && program->known && linkage->go)
+		return cprof_error_create(
+			CPROF_DENIED, "use its own heap profile (net/http/pprof), or -e cpu",
+			"pid %d: nothing to patch: %s is a Go program: the Go runtime allocates "
+			"by itself",
+			(int)info->pid, info->exe);
+	if (linkage && program->known && !linkage->interpreter)
+		why = "it is statically linked, so that its calls of the allocator pass no slot";
+	else if (program && !program->known)
+		why = "its file cannot be read";
+	return cprof_error_create(CPROF_DENIED, "use -e cpu, or link it dynamically",
+				  "pid %d: nothing to patch: %s: %s%s%s", (int)info->pid, info->exe,
+				  why, own ? "; it " : "", own ? own : "");
+}

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a slot holds, and what it should hold.
+ */
+#include "planparts.h"
+
+#include <cprof/util.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define READ_MAX 4096 /* bytes of slots read at once */
+
+/* Functions whose slow path calls another variant: the one that does not throw. */
+#define QUIET_OF_FUNCTION(id, symbol, shape, quiet) CPROF_AGENT_F_##quiet,
+static const uint8_t quiet_of[] = {CPROF_AGENT_FUNCTIONS(QUIET_OF_FUNCTION)};
+
+/* Slots lie close together: few reads get them all. */
+void cprof_plan_read_slots(struct cprof_plan *plan, struct cprof_plan_module *module)
+{
+	const struct cprof_linkage *linkage = &module->file->linkage;
+	uint8_t bytes[READ_MAX];
+
+	for (size_t first = 0, end; first < linkage->import_count; first = end) {
+		uint64_t start = linkage->imports[first].slot;
+		size_t length;
+		size_t got;
+
+		for (end = first + 1;
+		     end < linkage->import_count &&
+		     linkage->imports[end].slot - start <= READ_MAX - sizeof(uint64_t);)
+			end++;
+		length = linkage->imports[end - 1].slot - start + sizeof(uint64_t);
+		got = cprof_target_read(plan->target, start + module->bias, bytes, length);
+		for (size_t i = first; i < end; i++) {
+			size_t at = linkage->imports[i].slot - start;
+
+			module->slots[i].value = 0;
+			if (at + sizeof(uint64_t) <= got)
+				memcpy(&module->slots[i].value, bytes + at, sizeof(uint64_t));
+		}
+	}
+}
+
+/* --- what a value is ----------------------------------------------------------------------- */
+
+enum value_kind {
+	VALUE_NOTHING,   /* not relocated yet */
+	VALUE_STUB,      /* a PLT entry: that one's own slot is looked at */
+	VALUE_FUNCTION,  /* `original` in `definer` */
+	VALUE_UNBOUND,   /* binds itself at the first call; what to is not certain */
+	VALUE_HOOK,      /* one of ours */
+	VALUE_ELSEWHERE, /* some other function */
+};
+struct value {
+	enum value_kind kind;
+	uint64_t original;
+	struct cprof_plan_module *definer;
+};
+
+static bool is_export(const struct cprof_plan_module *module, unsigned function, uint64_t address)
+{
+	const struct cprof_export *export = &module->file->linkage.exports[function];
+
+	return export->address && !export->indirect && export->address + module->bias == address;
+}
+
+/* Who the dynamic linker would take a function from, for a module that was there from the start:
+ * for others there may be scopes of their own (RTLD_LOCAL, RTLD_DEEPBIND). */
+static void look_up(const struct cprof_plan *plan, const struct cprof_plan_module *module,
+		    unsigned function, struct value *value)
+{
+	const struct cprof_plan_module *best = NULL;
+
+	value->kind = VALUE_UNBOUND;
+	if (module->position > plan->initial || module->file->linkage.symbolic)
+		return;
+	for (size_t i = 0; i < plan->module_count; i++) {
+		struct cprof_plan_module *other = plan->modules[i];
+
+		if (other->known && other->file->linkage.exports[function].address &&
+		    other->position <= plan->initial && (!best || other->position < best->position))
+			best = other;
+	}
+	if (!best || best->file->linkage.exports[function].indirect)
+		return;
+	value->kind = VALUE_FUNCTION;
+	value->original = best->file->linkage.exports[function].address + best->bias;
+	value->definer = (struct cprof_plan_module *)best;
+}
+
+static struct value classify(const struct cprof_plan *plan, const struct cprof_plan_module *module,
+			     size_t index)
+{
+	const struct cprof_import *import = &module->file->linkage.imports[index];
+	uint64_t address = module->slots[index].value;
+	struct cprof_plan_module *holder = cprof_plan_module_at(plan, address);
+	struct value value = {.kind = VALUE_NOTHING};
+	const struct cprof_export *export;
+	uint64_t slot;
+
+	if (address >= plan->base && address - plan->base < CPROF_AGENT_RESIDENT) {
+		value.kind = VALUE_HOOK;
+		return value;
+	}
+	if (!holder || !holder->known)
+		return value;
+	if (import->kind == CPROF_IMPORT_CALL && import->initial &&
+	    address == import->initial + module->bias) {
+		look_up(plan, module, import->name, &value);
+		return value;
+	}
+	export = &holder->file->linkage.exports[import->name];
+	if (is_export(holder, import->name, address) ||
+	    /* What an IFUNC chose is known to be the function where no program writes. */
+	    (export->indirect && import->kind != CPROF_IMPORT_DATA)) {
+		value.kind = VALUE_FUNCTION;
+		value.original = address;
+		value.definer = holder;
+		return value;
+	}
+	value.kind = cprof_image_stub(holder->file->image, address - holder->bias, &slot)
+			     ? VALUE_STUB
+			     : VALUE_ELSEWHERE;
+	return value;
+}
+
+/* Whether a hook may stand before a function. The definer must be a whole allocator: operator new
+ * of libstdc++ calls malloc, whose slot is hooked, and so do helpers like libbsd's reallocarray. */
+static bool is_hookable(const struct cprof_plan_module *definer, unsigned function)
+{
+	const struct cprof_plan_file *file = definer->file;
+	unsigned quiet = quiet_of[function];
+
+	if (!file->linkage.exports[CPROF_AGENT_F_malloc].address ||
+	    (file->wrappers & CPROF_PLAN_BIT(function)))
+		return false;
+	return quiet == function ||
+	       (file->linkage.exports[quiet].address && !file->linkage.exports[quiet].indirect);
+}
+
+/* --- banks --------------------------------------------------------------------------------- */
+
+/* The allocator a bank stands for: NULL if it is free, or its allocator is gone. */
+static const struct cprof_plan_module *definer_of(const struct cprof_plan *plan, unsigned bank,
+						  bool *used)
+{
+	*used = false;
+	for (size_t i = 0; i < CPROF_AGENT_FUNCTION_COUNT; i++)
+		if (plan->config.originals[bank][i]) {
+			*used = true;
+			return cprof_plan_module_at(plan, plan->config.originals[bank][i]);
+		}
+	return NULL;
+}
+
+/* The bank with that original, where it is put if there is room. False: all are taken. */
+static bool get_bank(struct cprof_plan *plan, unsigned function, const struct value *value,
+		     unsigned *bank)
+{
+	unsigned quiet = quiet_of[function];
+	uint64_t quiet_original = quiet == function
+					  ? value->original
+					  : value->definer->file->linkage.exports[quiet].address +
+						    value->definer->bias;
+
+	for (*bank = 0; *bank < CPROF_AGENT_BANKS; (*bank)++) {
+		uint64_t *originals = plan->config.originals[*bank];
+		bool used;
+		const struct cprof_plan_module *definer = definer_of(plan, *bank, &used);
+
+		if ((used && definer != value->definer) ||
+		    (originals[function] && originals[function] != value->original) ||
+		    (originals[quiet] && originals[quiet] != quiet_original))
+			continue;
+		originals[function] = value->original;
+		originals[quiet] = quiet_original;
+		return true;
+	}
+	return false;
+}
+
+void cprof_plan_choose_bank(struct cprof_plan *plan)
+{
+	size_t most = 0;
+	struct value best = {0};
+	bool used;
+
+	definer_of(plan, 0, &used);
+	if (used)
+		return;
+	for (size_t i = 0; i < plan->module_count; i++)
+		plan->modules[i]->votes = 0;
+	for (size_t i = 0; i < plan->module_count; i++) {
+		const struct cprof_plan_module *module = plan->modules[i];
+
+		for (size_t s = 0; module->relocated && s < module->file->linkage.import_count;
+		     s++) {
+			unsigned function = module->file->linkage.imports[s].name;
+			struct value value;
+
+			if (function >= CPROF_AGENT_FUNCTION_COUNT)
+				continue;
+			value = classify(plan, module, s);
+			if (value.kind != VALUE_FUNCTION || !is_hookable(value.definer, function) ||
+			    ++value.definer->votes <= most)
+				continue;
+			most = value.definer->votes;
+			best = value;
+		}
+	}
+	if (most) {
+		struct value value = {
+			.definer = best.definer,
+			.original =
+				best.definer->bias +
+				best.definer->file->linkage.exports[CPROF_AGENT_F_malloc].address,
+		};
+		unsigned bank;
+
+		get_bank(plan, CPROF_AGENT_F_malloc, &value, &bank);
+	}
+}
+
+/* --- orders -------------------------------------------------------------------------------- */
+
+void cprof_plan_release(struct cprof_plan *plan, uint32_t order)
+{
+	plan->orders[order].state = CPROF_AGENT_ORDER_FAILED;
+	if (cprof_grow(&plan->released, &plan->released_capacity, plan->released_count + 1,
+		       sizeof(*plan->released)))
+		plan->released[plan->released_count++] = order;
+}
+
+static struct cprof_agent_order *new_order(struct cprof_plan *plan, struct cprof_plan_slot *slot)
+{
+	if (plan->released_count)
+		slot->order = plan->released[--plan->released_count] + 1;
+	else if (plan->order_count < CPROF_AGENT_ORDERS)
+		slot->order = (uint32_t)++plan->order_count;
+	else
+		return NULL;
+	plan->orders[slot->order - 1] = (struct cprof_agent_order){0};
+	return &plan->orders[slot->order - 1];
+}
+
+/* Makes or renews the order of a slot. One that could not be carried out stays as it is. */
+static void order_slot(struct cprof_plan *plan, const struct cprof_plan_module *module,
+		       size_t index, uint64_t hook, enum cprof_agent_order_state state,
+		       uint64_t before)
+{
+	struct cprof_plan_slot *slot = &module->slots[index];
+	uint64_t address = module->file->linkage.imports[index].slot + module->bias;
+	const struct cprof_plan_range *range = cprof_plan_range_at(plan, address);
+	struct cprof_agent_order *order =
+		slot->order ? &plan->orders[slot->order - 1] : new_order(plan, slot);
+
+	slot->status = order ? CPROF_PLAN_SLOT_HOOKED : CPROF_PLAN_SLOT_NO_ORDER;
+	if (order && order->state == CPROF_AGENT_ORDER_FAILED)
+		slot->status = CPROF_PLAN_SLOT_ELSEWHERE;
+	else if (order)
+		*order = (struct cprof_agent_order){
+			.slot = address,
+			.before = before,
+			.hook = hook,
+			.state = state,
+			.relro = !range || !(range->prot & PROT_WRITE),
+		};
+}
+
+/* A slot that leads to a hook: by our order, or left by a profiler before us; then it is put back
+ * to its original in the end. */
+static void keep_hook(struct cprof_plan *plan, const struct cprof_plan_module *module, size_t index)
+{
+	struct cprof_plan_slot *slot = &module->slots[index];
+
+	slot->status = CPROF_PLAN_SLOT_HOOKED;
+	if (slot->order && plan->orders[slot->order - 1].hook == slot->value) {
+		plan->orders[slot->order - 1].state = CPROF_AGENT_ORDER_DONE;
+		return;
+	}
+	for (unsigned bank = 0; bank < CPROF_AGENT_BANKS; bank++)
+		for (unsigned i = 0; i < CPROF_AGENT_FUNCTION_COUNT; i++)
+			if (plan->base + plan->header.hooks[bank][i] == slot->value &&
+			    plan->config.originals[bank][i])
+				order_slot(plan, module, index, slot->value, CPROF_AGENT_ORDER_DONE,
+					   plan->config.originals[bank][i]);
+}
+
+static void decide_slot(struct cprof_plan *plan, struct cprof_plan_module *module, size_t index)
+{
+	const struct cprof_import *import = &module->file->linkage.imports[index];
+	struct cprof_plan_slot *slot = &module->slots[index];
+	struct value value = classify(plan, module, index);
+	unsigned bank;
+
+	slot->status = CPROF_PLAN_SLOT_PASSED;
+	switch (value.kind) {
+	case VALUE_HOOK:
+		keep_hook(plan, module, index);
+		return;
+	case VALUE_NOTHING:
+		if (!import->weak || slot->value)
+			slot->status = CPROF_PLAN_SLOT_PENDING;
+		return;
+	case VALUE_UNBOUND:
+		slot->status = CPROF_PLAN_SLOT_PENDING;
+		return;
+	case VALUE_STUB:
+		return;
+	case VALUE_ELSEWHERE:
+		slot->status = CPROF_PLAN_SLOT_ELSEWHERE;
+		return;
+	case VALUE_FUNCTION:
+		break;
+	}
+	if (!is_hookable(value.definer, import->name))
+		return;
+	if (!get_bank(plan, import->name, &value, &bank)) {
+		slot->status = CPROF_PLAN_SLOT_NO_BANK;
+		return;
+	}
+	value.definer->allocator = true;
+	if (slot->order && plan->orders[slot->order - 1].state == CPROF_AGENT_ORDER_WANTED &&
+	    plan->orders[slot->order - 1].before == slot->value) {
+		slot->status = CPROF_PLAN_SLOT_HOOKED;
+		return;
+	}
+	order_slot(plan, module, index, plan->base + plan->header.hooks[bank][import->name],
+		   CPROF_AGENT_ORDER_WANTED, slot->value);
+}
+
+void cprof_plan_decide(struct cprof_plan *plan, struct cprof_plan_module *module)
+{
+	const struct cprof_linkage *linkage = &module->file->linkage;
+	/* An allocator calls itself: that would count twice. glibc's linker is no module like
+	 * others: it lives through states in which a hook could not run. */
+	bool passed = cprof_plan_is_allocator(module->file) ||
+		      cprof_plan_defines(module->file, CPROF_PLAN_LINKER);
+
+	module->fresh = false;
+	module->pending = false;
+	for (size_t i = 0; i < linkage->import_count; i++) {
+		if (passed || linkage->imports[i].name >= CPROF_AGENT_FUNCTION_COUNT)
+			continue;
+		decide_slot(plan, module, i);
+		module->pending |= module->slots[i].status == CPROF_PLAN_SLOT_PENDING;
+	}
+}
