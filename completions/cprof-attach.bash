@@ -18,7 +18,7 @@ _cprof_attach() {
 		--color -q --quiet -v --verbose -h --help -V --version"
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		words="record run threads dump report help -h --help -V --version"
+		words="record run threads dump memtrace report help -h --help -V --version"
 	else
 		case $previous in
 		-p | --pid) words=$(_cprof_attach_pids) ;;
@@ -33,7 +33,7 @@ _cprof_attach() {
 			mapfile -t COMPREPLY < <(compgen -d -- "$current")
 			return
 			;;
-		-d | --duration | -F | --rate | --thread | --snapshot-every | --watch | -n | --count | \
+		-d | --duration | -F | --rate | --thread | --snapshot-every | --watch | -n | --count | --lines | -i | --interval | --leak-threads | --leak-heap | \
 			--sample-index | --focus | --ignore) return ;;
 		*)
 			case $verb in
@@ -42,10 +42,13 @@ _cprof_attach() {
 			threads | dump) words="-p --pid --thread --stats -o --output -f --format --json
 				--all --watch --debug-dir --no-inlines --no-lines --color -q --quiet
 				-v --verbose -h --help -V --version" ;;
+			memtrace) words="-p --pid -i --interval -n --lines --no-inject --leak-threads
+				--leak-heap -F --rate --debug-dir --color -q --quiet -v --verbose -h --help
+				-V --version --" ;;
 			report) words="top folded -o --output -f --format --sample-index --cum -n
 				--count --focus --ignore --by --color -q --quiet -v --verbose -h --help
 				-V --version" ;;
-			help) words="record run threads dump report help -h --help -V --version" ;;
+			help) words="record run threads dump memtrace report help -h --help -V --version" ;;
 			esac
 			;;
 		esac

@@ -6,6 +6,7 @@
 #define CPROF_REPORT_H
 
 #include <cprof/error.h>
+#include <cprof/memtrace.h>
 #include <cprof/profile.h>
 #include <cprof/threads.h>
 #include <stdbool.h>
@@ -43,5 +44,12 @@ struct cprof_error *cprof_report_dump(const struct cprof_dump *dump,
 /* One JSON object, all threads singly; `earlier` as above: "not_moved_ns" of each thread. */
 struct cprof_error *cprof_report_dump_json(const struct cprof_dump *dump,
 					   const struct cprof_dump *earlier, FILE *out);
+
+/* One line an interval, in the shape of Go's gctrace; "?" is unknown, "-" none. MB are 2^20. */
+struct cprof_error *cprof_report_memtrace(const struct cprof_memtrace_line *line, FILE *out);
+/* One of the CPROF_MEMTRACE_WARN_…, with what was measured and what is worth trying: a line, and
+ * one more for each advice. */
+struct cprof_error *cprof_report_memtrace_warning(const struct cprof_memtrace_line *line,
+						  unsigned warning, FILE *out);
 
 #endif

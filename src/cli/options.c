@@ -16,6 +16,7 @@ static const char *const ways[] = {"auto", "cpu-wide", "per-thread", NULL};
 static const char *const colors[] = {"auto", "always", "never", NULL};
 static const char *const bys[] = {"function", "line", "address", NULL};
 
+#define SIZE_LIMIT  (1ull << 50)
 #define FIELD(type) (*(type *)((char *)options + option->offset))
 
 static struct cprof_error *set_flag(struct cprof_options *options,
@@ -171,6 +172,26 @@ static struct cprof_error *set_rows(struct cprof_options *options,
 	return NULL;
 }
 
+static struct cprof_error *set_count(struct cprof_options *options,
+				     const struct cprof_option *option, const char *argument)
+{
+	if (!cprof_parse_number(argument, 1, INT_MAX, &FIELD(uint64_t)))
+		return cprof_usage_error(options->verb, "--%s %s: not a number from 1 up",
+					 option->name, argument);
+	return NULL;
+}
+
+static struct cprof_error *set_size(struct cprof_options *options,
+				    const struct cprof_option *option, const char *argument)
+{
+	if (!cprof_parse_size(argument, &FIELD(uint64_t)) || !FIELD(uint64_t) ||
+	    FIELD(uint64_t) > SIZE_LIMIT)
+		return cprof_usage_error(options->verb,
+					 "--%s %s: not a size from 1 to 1024T, like 512K or 64M",
+					 option->name, argument);
+	return NULL;
+}
+
 static struct cprof_error *set_unwinder(struct cprof_options *options,
 					const struct cprof_option *option, const char *argument)
 {
@@ -183,12 +204,12 @@ static struct cprof_error *set_unwinder(struct cprof_options *options,
 
 #define TAKE      (CPROF_VERB_RECORD | CPROF_VERB_RUN)
 #define ATTACH    (TAKE | CPROF_VERB_THREADS)
-#define WORK      (ATTACH | CPROF_VERB_REPORT)
+#define WORK      (ATTACH | CPROF_VERB_MEMTRACE | CPROF_VERB_REPORT)
 #define EVERY     (WORK | CPROF_VERB_HELP | CPROF_VERB_NONE)
 #define AT(field) offsetof(struct cprof_options, field)
 
 const struct cprof_option cprof_option_table[] = {
-	{"pid", 'p', "PID", CPROF_VERB_RECORD | CPROF_VERB_THREADS,
+	{"pid", 'p', "PID", CPROF_VERB_RECORD | CPROF_VERB_THREADS | CPROF_VERB_MEMTRACE,
 	 "the process; a thread id stands for its process", set_pids, 0, NULL},
 	{"pid", 'p', "PID", CPROF_VERB_NONE, NULL, set_pids, 0, NULL},
 	{"thread", 0, "TID|NAME", ATTACH, "only this thread; repeatable", set_thread, 0, NULL},
@@ -206,7 +227,22 @@ const struct cprof_option cprof_option_table[] = {
 	 "10, 1.5, 500ms, 2m; default 0 = until the command ends;\nafterwards it runs on "
 	 "unprofiled and is awaited",
 	 set_time, AT(duration_ns), NULL},
-	{"rate", 'F', "HZ", TAKE, "samples per second and thread, default 99", set_rate, 0, NULL},
+	{"interval", 'i', "TIME", CPROF_VERB_MEMTRACE, "a line each time, default 1 s",
+	 set_interval, AT(interval_ns), NULL},
+	{"lines", 'n', "N", CPROF_VERB_MEMTRACE,
+	 "so many lines; default: until Ctrl-C or the end of the\nprocess", set_count, AT(lines),
+	 NULL},
+	{"no-inject", 0, NULL, CPROF_VERB_MEMTRACE,
+	 "put nothing into the process; volume and live size are\nthen unknown", set_flag,
+	 AT(no_inject), NULL},
+	{"leak-threads", 0, "N", CPROF_VERB_MEMTRACE,
+	 "warn when there are more than N threads more than at\nfirst", set_count, AT(leak_threads),
+	 NULL},
+	{"leak-heap", 0, "SIZE", CPROF_VERB_MEMTRACE,
+	 "warn when the live heap (with --no-inject: resident\nmemory) has grown by more, as 64M",
+	 set_size, AT(leak_bytes), NULL},
+	{"rate", 'F', "HZ", TAKE | CPROF_VERB_MEMTRACE, "samples per second and thread, default 99",
+	 set_rate, 0, NULL},
 	{"sampling", 0, "WAY", TAKE, "auto (default), cpu-wide (needs privilege) or per-thread",
 	 set_choice, AT(way), ways},
 	{"output", 'o', "FILE", TAKE,
@@ -232,8 +268,8 @@ const struct cprof_option cprof_option_table[] = {
 	 set_interval, AT(watch_ns), NULL},
 	{"unwinder", 0, "NAME", TAKE, "cfi (default), fp (frame pointers only), libunwind",
 	 set_unwinder, 0, NULL},
-	{"debug-dir", 0, "DIR", ATTACH, "where separate debug files are, default /usr/lib/debug",
-	 set_text, AT(debug_dir), NULL},
+	{"debug-dir", 0, "DIR", ATTACH | CPROF_VERB_MEMTRACE,
+	 "where separate debug files are, default /usr/lib/debug", set_text, AT(debug_dir), NULL},
 	{"no-inlines", 0, NULL, ATTACH, "leave inlined functions out", set_flag, AT(no_inlines),
 	 NULL},
 	{"no-lines", 0, NULL, ATTACH, "leave source lines out", set_flag, AT(no_lines), NULL},
@@ -273,6 +309,14 @@ const struct cprof_verb cprof_verb_table[] = {
 	 cprof_verb_threads},
 	{"dump", CPROF_VERB_THREADS, "-p PID [OPTION]...", "the same as threads", NULL,
 	 cprof_verb_threads},
+	{"memtrace", CPROF_VERB_MEMTRACE,
+	 "-p PID [OPTION]...\n       cprof-attach memtrace [OPTION]... -- COMMAND [ARGUMENT]...",
+	 "a line a second about a process's memory and what it costs",
+	 "The line: number, seconds, the allocator's share of CPU time since the attach, length;\n"
+	 "CPU in malloc + free / the kernel's work for memory; allocated - freed, live at start "
+	 "->\n"
+	 "peak -> end; resident; limit; fragmentation; threads; CPUs. `?` is unknown, `-` none.\n",
+	 cprof_verb_memtrace},
 	{"report", CPROF_VERB_REPORT, "[VIEW] FILE [OPTION]...",
 	 "read a profile file, ours or any in pprof format",
 	 "views:\n  top     the table of `pprof -top` (default)\n"
@@ -347,7 +391,7 @@ static struct cprof_error *parse_error(const struct cprof_options *options, int 
 }
 
 /* Reads the options of argv from `optind` on and collects everything else. For `run` the first
- * other argument ends the options: the rest is the command. */
+ * other argument ends the options: the rest is the command. The same for `memtrace`. */
 static struct cprof_error *parse_words(int argc, char **argv, struct cprof_options *options)
 {
 	struct option longs[OPTIONS_MAX];
@@ -360,6 +404,7 @@ static struct cprof_error *parse_words(int argc, char **argv, struct cprof_optio
 
 		if (result == -1) {
 			bool rest = options->verb->bit == CPROF_VERB_RUN ||
+				    options->verb->bit == CPROF_VERB_MEMTRACE ||
 				    (optind > first && !strcmp(argv[optind - 1], "--"));
 
 			do

@@ -32,6 +32,24 @@ bool cprof_parse_number(const char *text, uint64_t low, uint64_t high, uint64_t 
 	return take_digits(&text, value) && !*text && *value >= low && *value <= high;
 }
 
+bool cprof_parse_size(const char *text, uint64_t *bytes)
+{
+	static const char units[] = "KMGT";
+	uint64_t number;
+	const char *unit;
+
+	if (!take_digits(&text, &number))
+		return false;
+	unit = *text ? strchr(units, *text == 'k' ? 'K' : *text) : NULL;
+	text += unit != NULL;
+	if (!strcmp(text, "B") || (unit && !strcmp(text, "iB")))
+		text += strlen(text);
+	*bytes = 1;
+	for (; unit && unit >= units; unit--)
+		*bytes *= 1024;
+	return !*text && !__builtin_mul_overflow(*bytes, number, bytes);
+}
+
 bool cprof_parse_time(const char *text, uint64_t *ns)
 {
 	static const struct {

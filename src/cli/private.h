@@ -18,6 +18,8 @@
 bool cprof_parse_time(const char *text, uint64_t *ns);
 /* Digits only, within [low, high]. */
 bool cprof_parse_number(const char *text, uint64_t low, uint64_t high, uint64_t *value);
+/* `100`, `512K`, `64M`, `2G`, `1T`, also with B or iB behind: bytes, powers of 1024. */
+bool cprof_parse_size(const char *text, uint64_t *bytes);
 /* `1` or `1,2,3`: the first one and how many there are. */
 bool cprof_parse_pids(const char *text, pid_t *first, size_t *count);
 
@@ -30,6 +32,7 @@ enum { /* bits, for struct cprof_option.verbs */
        CPROF_VERB_HELP = 8,
        CPROF_VERB_NONE = 16, /* no verb given */
        CPROF_VERB_THREADS = 32,
+       CPROF_VERB_MEMTRACE = 64,
 };
 
 enum cprof_format { CPROF_FORMAT_PPROF, CPROF_FORMAT_FOLDED, CPROF_FORMAT_TEXT, CPROF_FORMAT_JSON };
@@ -55,6 +58,10 @@ struct cprof_options {
 	uint64_t duration_ns; /* 0: no end; CPROF_DURATION_DEFAULT: as the verb has it */
 	uint64_t snapshot_ns; /* 0: none */
 	uint64_t watch_ns;    /* 0: one dump */
+	uint64_t interval_ns; /* memtrace; 0: the default */
+	uint64_t lines;       /* memtrace; 0: no end */
+	uint64_t leak_threads;
+	uint64_t leak_bytes;
 	uint64_t rate;
 	const char *output;
 	const char *stats;
@@ -63,6 +70,7 @@ struct cprof_options {
 	bool no_inlines;
 	bool no_lines;
 	bool no_kernel;
+	bool no_inject;
 	bool all;
 	bool quiet;
 	bool verbose;
@@ -150,7 +158,8 @@ struct cprof_error *cprof_output_name(const struct cprof_options *options, const
 void cprof_tell_result(const char *kind, const struct cprof_session_stats *stats, const char *path,
 		       size_t length);
 
-/* --- record.c, run.c, threads.c, stats.c, report.c ------------------------------------------- */
+/* --- record.c, run.c, threads.c, memtrace.c, stats.c, report.c
+ * ------------------------------------------- */
 
 /* One profile being taken. */
 struct cprof_recording {
@@ -187,6 +196,7 @@ int cprof_command_await(struct cprof_command *command);
 struct cprof_error *cprof_verb_record(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_run(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_threads(const struct cprof_options *options, int *status);
+struct cprof_error *cprof_verb_memtrace(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_report(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_help(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_none(const struct cprof_options *options, int *status);
