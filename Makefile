@@ -25,7 +25,7 @@ OWNFLAGS  := -std=gnu11 -D_GNU_SOURCE -DCPROF_VERSION='"$(VERSION)"' -Iinclude -
 OWNLIBS   := -liberty -llzma -lm -pthread
 
 SOURCES   := $(filter-out src/cli/main.c,$(wildcard src/*/*.c attach/*.c))
-OBJECTS   := $(SOURCES:%.c=$(O)/%.o) $(O)/gen/profile.pb-c.o
+OBJECTS   := $(SOURCES:%.c=$(O)/%.o) $(O)/gen/profile.pb-c.o $(O)/attach/agent/blob.o
 UNIT      := $(patsubst tests/unit/%.c,$(O)/tests/%,$(wildcard tests/unit/test_*.c))
 
 all: $(O)/cprof-attach
@@ -56,6 +56,30 @@ $(O)/gen/profile.pb-c.o: $(O)/gen/profile.pb-c.c $(O)/flags
 $(O)/%.o: %.c $(O)/flags | $(O)/gen/profile.pb-c.h
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D) && $(compile) -c -o $@ $<
+
+# --- the agent ---------------------------------------------------------------------------------
+# A freestanding flat image, whatever CFLAGS and SAN= say.
+AGENT      := $(patsubst %.c,$(O)/%.o,$(wildcard attach/agent/*.c))
+AGENTFLAGS := -std=gnu11 -O2 -Iinclude $(WARNINGS) -ffreestanding -fPIE -fvisibility=hidden \
+              -mgeneral-regs-only -fno-stack-protector -fcf-protection=branch -fno-omit-frame-pointer \
+              -fno-jump-tables -fno-asynchronous-unwind-tables -fno-builtin
+
+$(AGENT): $(O)/%.o: %.c $(O)/flags
+	$(call say,AGENT,$<)
+	$(Q)mkdir -p $(@D) && $(CC) $(AGENTFLAGS) -MMD -MP -c -o $@ $<
+
+# The linker script refuses data and a GOT; every reference must be relative to the pc.
+$(O)/attach/agent/agent.elf: $(AGENT) attach/agent/agent.ld
+	$(call say,LD,$@)
+	$(Q)if readelf -rW $(AGENT) | grep R_X86_64_ | grep -v 'R_X86_64_PC32\|R_X86_64_PLT32'; then \
+		echo 'the agent must be position-independent' >&2; exit 1; fi
+	$(Q)$(LD) -static -nostdlib --no-undefined -z noexecstack -T attach/agent/agent.ld -o $@ $(AGENT)
+	$(Q)if nm -u $@ | grep . || readelf -rW $@ | grep R_X86_64_; then \
+		echo 'the agent must stand alone' >&2; exit 1; fi
+$(O)/attach/agent/agent.bin: $(O)/attach/agent/agent.elf
+	$(Q)objcopy -O binary $< $@
+$(O)/attach/agent/blob.o: attach/agent/blob.S $(O)/attach/agent/agent.bin
+	$(Q)$(CC) -DCPROF_AGENT_BLOB='"$(O)/attach/agent/agent.bin"' -c -o $@ $<
 
 $(O)/libcprof.a: $(OBJECTS)
 	$(call say,AR,$@)
@@ -135,7 +159,7 @@ fuzz: $(FUZZERS)
 	done
 
 # --- lint --------------------------------------------------------------------------------------
-CODE    := $(wildcard include/cprof/*.h src/*/*.[ch] attach/*.[ch] tests/unit/*.c tests/fuzz/*.c tests/workloads/*.c)
+CODE    := $(wildcard include/cprof/*.h src/*/*.[ch] attach/*.[ch] attach/agent/*.[ch] tests/unit/*.c tests/fuzz/*.c tests/workloads/*.c)
 SCRIPTS := .ci/run $(wildcard tests/*.sh tests/*/*.sh)
 
 lint: SHELL := /bin/bash
@@ -190,4 +214,4 @@ help:
 	@echo 'make install      PREFIX=/usr/local DESTDIR=; uninstall; clean'
 
 .PHONY: all unit workloads check bench torture demo fuzz fuzz-library lint install uninstall setup setup-check clean help FORCE
--include $(OBJECTS:.o=.d) $(O)/src/cli/main.d $(UNIT:=.d) $(TOOLS:=.d)
+-include $(OBJECTS:.o=.d) $(AGENT:.o=.d) $(O)/src/cli/main.d $(UNIT:=.d) $(TOOLS:=.d)

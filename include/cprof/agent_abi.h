@@ -253,7 +253,8 @@ enum cprof_agent_forbidden {
 struct cprof_agent_shared {
 	/* written by the profiler */
 	uint64_t magic;
-	uint64_t heartbeat_ns; /* CLOCK_MONOTONIC; hooks fall silent 5 s after the last */
+	/* CLOCK_MONOTONIC of the target's time namespace; hooks fall silent 5 s after the last. */
+	uint64_t heartbeat_ns;
 	/* Mean bytes between samples; 1: every allocation, exactly. May change from one value above
 	 * 1 to another at any time. */
 	uint64_t rate;
@@ -352,7 +353,7 @@ enum cprof_agent_operation {
 	CPROF_AGENT_PATCH,   /* carry out wanted orders from `first` on */
 	CPROF_AGENT_RESTORE, /* switch off, put back every slot that is done */
 	CPROF_AGENT_UNMAP,   /* release PRIVATE and SHARED */
-	CPROF_AGENT_ABORT,   /* undo a START that failed: close, unmap all but the text */
+	CPROF_AGENT_ABORT,   /* close the memfd; a START that fails undoes its own mappings */
 };
 
 /*
@@ -393,8 +394,10 @@ enum cprof_agent_fault {
 };
 
 /*
- * Every system call of the routine: name, number. A target whose seccomp filter does not allow all
- * of them is refused.
+ * System calls of the routine that it cannot do without: name, number. A target whose seccomp
+ * filter does not allow all of them is refused. It also makes those of enum cprof_agent_forbidden
+ * unless they are; without process_vm_readv or gettid it does not look at slots before it changes
+ * them, and the tracer has to catch faults at `swap`.
  */
 #define CPROF_AGENT_ROUTINE_CALLS(X)                                                               \
 	X(mmap, 9)                                                                                 \
@@ -402,11 +405,7 @@ enum cprof_agent_fault {
 	X(munmap, 11)                                                                              \
 	X(rt_sigreturn, 15)                                                                        \
 	X(close, 3)                                                                                \
-	X(sched_yield, 24)                                                                         \
-	X(madvise, 28)                                                                             \
-	X(clock_gettime, 228)                                                                      \
-	X(process_vm_readv, 310)                                                                   \
-	X(getpid, 39)
+	X(madvise, 28)
 
 _Static_assert(sizeof(struct cprof_agent_shard) == 64, "one cache line");
 _Static_assert(sizeof(struct cprof_agent_stack) == 32, "");

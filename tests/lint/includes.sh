@@ -29,7 +29,7 @@ complain() {
 	bad=1
 }
 
-for file in include/cprof/*.h src/*/*.[ch] attach/*.[ch]; do
+for file in include/cprof/*.h src/*/*.[ch] attach/*.[ch] attach/agent/*.[ch]; do
 	case $file in
 	include/*) own=$(basename "$file" .h) ;;
 	*) own=$(basename "$(dirname "$file")") ;;

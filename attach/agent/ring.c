@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Records into the ring. Any number of writers, async-signal-safe; one reader, the profiler.
+ */
+#include "agent.h"
+
+#define WAIT_NS 50000000ull /* rate 1: for room in the ring */
+#define PAGE    4096u
+
+static void stamp(uint64_t position, uint64_t length, uint32_t state)
+{
+	uint64_t *word = (uint64_t *)&SHARED->ring[position % CPROF_AGENT_RING_SIZE];
+
+	STORE(word, length | (uint64_t)((uint32_t)position | state) << 32);
+}
+
+/* Waits until the reader has moved. When that was in vain nobody waits again for the same. */
+static bool wait_for_room(uint64_t tail)
+{
+	uint32_t forbidden = SHARED->forbidden;
+
+	if (forbidden & CPROF_AGENT_FORBID_YIELD || LOAD(&SHARED->stalled) == tail + 1)
+		return false;
+	ADD(&SHARED->waits, 1);
+	cprof_agent_linger(&SHARED->tail, tail, WAIT_NS, forbidden);
+	if (LOAD(&SHARED->tail) != tail)
+		return true;
+	STORE(&SHARED->stalled, tail + 1);
+	return false;
+}
+
+/* Room for a record, stamped BUSY. NULL: there is none. */
+static struct cprof_agent_record *reserve(bool wait, uint32_t length, uint64_t *position)
+{
+	uint64_t head = LOAD(&SHARED->head);
+	uint64_t tail;
+	uint64_t pad;
+
+	for (;;) {
+		uint64_t offset = head % CPROF_AGENT_RING_SIZE;
+
+		tail = LOAD(&SHARED->tail);
+		pad = offset + length > CPROF_AGENT_RING_SIZE ? CPROF_AGENT_RING_SIZE - offset : 0;
+		if (head + pad + length - tail > CPROF_AGENT_RING_SIZE) {
+			if (!wait || !wait_for_room(tail))
+				return NULL;
+			head = LOAD(&SHARED->head);
+		} else if (SWAP(&SHARED->head, &head, head + pad + length)) {
+			break;
+		}
+	}
+	if (pad)
+		stamp(head, pad, CPROF_AGENT_STAMP_PAD);
+	*position = head + pad;
+	stamp(*position, length, CPROF_AGENT_STAMP_BUSY);
+	return (struct cprof_agent_record *)&SHARED->ring[*position % CPROF_AGENT_RING_SIZE];
+}
+
+/* The libc's own word is always right; a cached one may be that of a thread that has ended, whose
+ * thread pointer a new one got: it is looked at anew now and then. */
+static uint32_t tid_of(const struct call *call, bool fresh)
+{
+	struct cprof_agent_shard *shard = call->shard;
+	long tid;
+
+	if (SHARED->tid_offset)
+		return *(volatile uint32_t *)(call->thread_pointer + SHARED->tid_offset);
+	if (SHARED->forbidden & CPROF_AGENT_FORBID_GETTID)
+		return 0;
+	if (!fresh && shard->tid_owner == call->thread_pointer && shard->ticks % 64 != 0)
+		return shard->tid;
+	tid = system_call(SYS_GETTID, 0, 0, 0, 0, 0, 0);
+	if (tid < 0)
+		return 0;
+	shard->tid = (uint32_t)tid;
+	shard->tid_owner = call->thread_pointer;
+	return (uint32_t)tid;
+}
+
+/* Bytes from the stack pointer upwards that may be read by plain loads, 0: not known. */
+static uint64_t known_stack(const struct call *call, uint32_t tid)
+{
+	const struct cprof_agent_stack *stack = &SHARED->stacks[call->index];
+	uint32_t sequence = LOAD(&stack->sequence);
+	uint64_t low = LOAD(&stack->low);
+	uint64_t high = LOAD(&stack->high);
+
+	if (LOAD(&stack->thread_pointer) != call->thread_pointer || LOAD(&stack->tid) != tid ||
+	    !tid || sequence & 1 || LOAD(&stack->sequence) != sequence)
+		return 0;
+	return call->sp >= low && call->sp < high ? (high - call->sp) & ~7ull : 0;
+}
+
+static void copy(void *to, const void *from, uint64_t length)
+{
+	uint64_t words = length / 8;
+
+	__asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
+}
+
+/* The kernel copies as far as pages are readable, but a vector that begins in a bad page ends it:
+ * one vector a page. */
+static uint64_t read_stack(const struct call *call, uint32_t tid, void *to, uint64_t length)
+{
+	struct vector pages[CPROF_AGENT_STACK_MAX / PAGE + 1];
+	struct vector buffer = {(uint64_t)to, length};
+	uint64_t at = call->sp;
+	uint64_t left = length;
+	size_t count = 0;
+	long got;
+
+	if (!length || SHARED->forbidden & CPROF_AGENT_FORBID_READV)
+		return 0;
+	while (left) {
+		uint64_t piece = PAGE - at % PAGE;
+
+		if (piece > left)
+			piece = left;
+		pages[count++] = (struct vector){at, piece};
+		at += piece;
+		left -= piece;
+	}
+	got = tid ? read_memory(tid, &buffer, pages, count) : -1;
+	if (got < 0)
+		got = read_memory(tid_of(call, true), &buffer, pages, count);
+	return got > 0 ? (uint64_t)got & ~7ull : 0;
+}
+
+static void fill(struct cprof_agent_record *record, const struct call *call, uint32_t tid,
+		 uint64_t address)
+{
+	const struct frame *frame = call->frame;
+
+	record->type = CPROF_AGENT_RECORD_ALLOC;
+	record->function = (uint16_t)call->function;
+	record->tid = tid;
+	record->address = address;
+	record->size = call->size;
+	record->rate = call->rate;
+	record->thread_pointer = call->thread_pointer;
+	record->pc = frame->pc;
+	record->sp = call->sp;
+	record->rbx = frame->rbx;
+	record->rbp = frame->rbp;
+	record->r12 = frame->r12;
+	record->r13 = frame->r13;
+	record->r14 = frame->r14;
+	record->r15 = frame->r15;
+}
+
+void cprof_agent_ring_alloc(struct call *call, uint64_t address, uint64_t *key)
+{
+	uint32_t tid = tid_of(call, false);
+	uint64_t known = known_stack(call, tid);
+	uint64_t most = SHARED->stack_max & ~7u;
+	uint64_t position;
+	uint64_t room;
+	uint64_t length;
+	struct cprof_agent_record *record;
+
+	if (most > CPROF_AGENT_STACK_MAX)
+		most = CPROF_AGENT_STACK_MAX;
+	room = known && known < most ? known : most;
+	record = reserve(call->exact, (uint32_t)(sizeof(*record) + room), &position);
+	if (!record) {
+		ADD(&SHARED->dropped, 1);
+		if (call->exact)
+			ADD(&SHARED->dropped_bytes, call->size);
+		if (key)
+			cprof_agent_live_release(key);
+		return;
+	}
+	fill(record, call, tid, address);
+	record->id = ADD(&SHARED->next_id, 1);
+	length = room;
+	if (known)
+		copy(record + 1, (const void *)call->sp, length);
+	else
+		length = read_stack(call, tid, record + 1, length);
+	if (!length && room)
+		ADD(&SHARED->stack_failures, 1);
+	record->stack_length = (uint32_t)length;
+	record->cut = known ? known > length : length == room;
+	if (key)
+		cprof_agent_live_publish(key, record->id, call->size, call->rate);
+	ADD(&SHARED->allocs, 1);
+	length += sizeof(*record);
+	room += sizeof(*record);
+	if (room > length)
+		stamp(position + length, room - length, CPROF_AGENT_STAMP_PAD);
+	stamp(position, length, CPROF_AGENT_STAMP_DONE);
+}
+
+void cprof_agent_ring_short(struct call *call, uint16_t type, uint64_t address)
+{
+	uint64_t position;
+	struct cprof_agent_record *record = reserve(true, CPROF_AGENT_RECORD_SHORT, &position);
+
+	if (!record) {
+		ADD(&SHARED->dropped_frees, 1);
+		return;
+	}
+	record->type = type;
+	record->function = (uint16_t)call->function;
+	record->tid = tid_of(call, false);
+	record->id = 0;
+	record->address = address;
+	if (type == CPROF_AGENT_RECORD_FREE)
+		ADD(&SHARED->frees, 1);
+	stamp(position, CPROF_AGENT_RECORD_SHORT, CPROF_AGENT_STAMP_DONE);
+}
