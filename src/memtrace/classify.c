@@ -49,7 +49,7 @@ static void look_at_frame(enum cprof_memtrace_module module, unsigned bits, stru
 		verdict->side = bits & SIDES;
 	if (!verdict->work)
 		verdict->work = bits & WORK;
-	if (verdict->side)
+	if (verdict->side || (verdict->flags | bits) & CPROF_MEMTRACE_FOREIGN)
 		verdict->flags |= bits;
 	verdict->glibc |= module == CPROF_MEMTRACE_GLIBC && bits & SIDES;
 }
@@ -74,6 +74,9 @@ static struct verdict judge(const struct classifier *classifier,
 			look_at_frame(module, function_bits(classifier, module, id), &verdict);
 		}
 	}
+	/* Within an allocator, and nothing says that it frees. */
+	if (!verdict.side && verdict.flags & CPROF_MEMTRACE_FOREIGN)
+		verdict.side = CPROF_MEMTRACE_MALLOC;
 	return verdict;
 }
 

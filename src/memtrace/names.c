@@ -226,20 +226,18 @@ static size_t plain_length(const char *name)
 	return strcspn(name, ".@");
 }
 
-/* Leaves one side. */
-static unsigned decide(unsigned class, const char *name)
+static bool is_freeing(const char *name)
 {
-	if ((class & EITHER) != EITHER)
-		return class;
 	for (size_t i = 0; i < CPROF_COUNT(freeing); i++)
 		if (strstr(name, freeing[i]))
-			return class & ~(unsigned)MALLOC;
-	return class & ~(unsigned)FREE;
+			return true;
+	return false;
 }
 
 static unsigned user_function(const char *name)
 {
 	static const char alias[] = "__GI_"; /* glibc's name for itself */
+	unsigned class;
 
 	if (!strncmp(name, alias, sizeof(alias) - 1))
 		name += sizeof(alias) - 1;
@@ -247,7 +245,10 @@ static unsigned user_function(const char *name)
 	if (!strcmp(name, "_ZnwmPv") || !strcmp(name, "_ZnamPv") || !strcmp(name, "_ZdlPvS_") ||
 	    !strcmp(name, "_ZdaPvS_"))
 		return 0;
-	return decide(find(functions, CPROF_COUNT(functions), name, plain_length(name)), name);
+	class = find(functions, CPROF_COUNT(functions), name, plain_length(name));
+	if ((class & EITHER) == EITHER)
+		class &= ~(unsigned)(is_freeing(name) ? MALLOC : FREE);
+	return class;
 }
 
 static unsigned kernel_function(const char *name)
@@ -274,7 +275,9 @@ unsigned cprof_memtrace_function(enum cprof_memtrace_module module, const char *
 	class = user_function(name);
 	if (module != CPROF_MEMTRACE_ALLOCATOR)
 		return class;
-	return (class & EITHER ? class : decide(class | EITHER, name)) | FOREIGN;
+	if (!(class & EITHER) && is_freeing(name))
+		class |= FREE;
+	return class | FOREIGN;
 }
 
 enum cprof_memtrace_module cprof_memtrace_module(const char *path)

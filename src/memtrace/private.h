@@ -29,7 +29,8 @@ enum cprof_memtrace_module {
 
 /* Of a mapping's file. */
 enum cprof_memtrace_module cprof_memtrace_module(const char *path);
-/* The bits of a function in such a module, by system name (mangled, where it is C++); "": none. */
+/* The bits of a function in such a module, by system name (mangled, where it is C++); "": none.
+ * What stands in an allocator's library is FOREIGN, on whatever side. */
 unsigned cprof_memtrace_function(enum cprof_memtrace_module module, const char *name);
 
 /* --- process.c ------------------------------------------------------------------------------- */

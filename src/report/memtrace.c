@@ -52,20 +52,24 @@ struct cprof_error *cprof_report_memtrace(const struct cprof_memtrace_line *line
 	const struct cprof_memtrace_process *process = &line->process;
 	char texts[9][NUMBER];
 	char kernel[NUMBER] = "?";
-	double unknown = line->injected ? 0 : -1;
+	double heap[5] = {-1, -1, -1, -1, -1};
 
+	if (line->injected) {
+		heap[0] = line->allocated_bytes;
+		heap[1] = line->freed_bytes;
+		heap[2] = line->live_start_bytes;
+		heap[3] = line->live_peak_bytes;
+		heap[4] = line->live_end_bytes;
+	}
 	if (!line->kernel_unknown)
 		snprintf(kernel, sizeof(kernel), "%.0f", milliseconds(line->cpu.kernel_ns));
 	fprintf(out, "heap %llu @%.3fs %.0f%%: %.0f ms clock, %.0f+%.0f/%s ms cpu, ",
 		(unsigned long long)line->number, (double)line->since_attach_ns / 1e9,
 		100 * cprof_memtrace_share(&line->cpu_total), milliseconds(line->clock_ns),
 		milliseconds(line->cpu.malloc_ns), milliseconds(line->cpu.free_ns), kernel);
-	fprintf(out, "~+%s-%s MB, ~%s->%s->%s MB, ",
-		megabytes(unknown + line->allocated_bytes, "?", texts[0]),
-		megabytes(unknown + line->freed_bytes, "?", texts[1]),
-		megabytes(unknown + line->live_start_bytes, "?", texts[2]),
-		megabytes(unknown + line->live_peak_bytes, "?", texts[3]),
-		megabytes(unknown + line->live_end_bytes, "?", texts[4]));
+	fprintf(out, "~+%s-%s MB, ~%s->%s->%s MB, ", megabytes(heap[0], "?", texts[0]),
+		megabytes(heap[1], "?", texts[1]), megabytes(heap[2], "?", texts[2]),
+		megabytes(heap[3], "?", texts[3]), megabytes(heap[4], "?", texts[4]));
 	fprintf(out, "%s MB rss, %s MB goal, %s frag, %s T, %s P\n",
 		megabytes(known(process->rss_bytes), "?", texts[5]),
 		megabytes(known(process->limit_bytes), "-", texts[6]),

@@ -104,6 +104,53 @@ static void test_numbers(void **state)
 	assert_false(cprof_parse_number("-0", 0, 9, &value));
 }
 
+static void test_sizes(void **state)
+{
+	static const struct {
+		const char *text;
+		uint64_t bytes;
+	} good[] = {
+		{"0", 0},
+		{"1", 1},
+		{"100B", 100},
+		{"512K", 512 << 10},
+		{"512k", 512 << 10},
+		{"3KB", 3 << 10},
+		{"64M", 64 << 20},
+		{"64MiB", 64 << 20},
+		{"2G", 2ull << 30},
+		{"1T", 1ull << 40},
+		{"18446744073709551615", UINT64_MAX},
+	};
+	static const char *const bad[] = {"",
+					  "K",
+					  "-1",
+					  "1.5M",
+					  " 1",
+					  "1 K",
+					  "1KK",
+					  "1iB",
+					  "1Ki",
+					  "1Kib",
+					  "1X",
+					  "0x1",
+					  "1m",
+					  "1MBB",
+					  "1BB",
+					  "1e6",
+					  "18446744073709551616",
+					  "99999999999T"};
+	uint64_t bytes;
+
+	(void)state;
+	for (size_t i = 0; i < CPROF_COUNT(good); i++)
+		if (!cprof_parse_size(good[i].text, &bytes) || bytes != good[i].bytes)
+			fail_msg("%s: %llu", good[i].text, (unsigned long long)bytes);
+	for (size_t i = 0; i < CPROF_COUNT(bad); i++)
+		if (cprof_parse_size(bad[i], &bytes))
+			fail_msg("`%s` was taken", bad[i]);
+}
+
 /* Parses the words; the status of the error, or 0. */
 static int parse(struct cprof_options *options, char **words)
 {
@@ -145,6 +192,45 @@ static void test_threads_options(void **state)
 	cprof_options_deinit(&options);
 	assert_int_equal(parse(&options, WORDS("record", "-p", "42", "--watch", "1")), 2);
 	cprof_options_deinit(&options);
+}
+
+static void test_memtrace_options(void **state)
+{
+	static const char *const bad[][2] = {
+		{"-n", "0"},           {"-n", "-1"},         {"-n", "x"},
+		{"-i", "0"},           {"-i", "100us"},      {"--leak-threads", "0"},
+		{"--leak-heap", "0"},  {"--leak-heap", "M"}, {"--leak-heap", "1025T"},
+		{"--leak-heap", "-1"}, {"--no-lines", "x"},
+	};
+	struct cprof_options options;
+
+	(void)state;
+	assert_int_equal(parse(&options, WORDS("memtrace", "-p", "42")), 0);
+	assert_int_equal(options.verb->bit, CPROF_VERB_MEMTRACE);
+	assert_int_equal(options.lines + options.interval_ns + options.leak_threads, 0);
+	assert_int_equal(options.leak_bytes, 0);
+	assert_int_equal(options.rate, 99);
+	assert_false(options.no_inject);
+	cprof_options_deinit(&options);
+	assert_int_equal(parse(&options, WORDS("memtrace", "-n", "5", "-i", "250ms", "--no-inject",
+					       "--leak-threads", "7", "--leak-heap=64M", "--", "ls",
+					       "-n", "x")),
+			 0);
+	assert_int_equal(options.lines, 5);
+	assert_int_equal(options.interval_ns, 250000000);
+	assert_int_equal(options.leak_threads, 7);
+	assert_int_equal(options.leak_bytes, 64 << 20);
+	assert_true(options.no_inject);
+	assert_int_equal(options.argument_count, 3);
+	cprof_options_deinit(&options);
+	assert_int_equal(parse(&options, WORDS("memtrace", "ls", "-l")), 0);
+	assert_int_equal(options.argument_count, 2);
+	cprof_options_deinit(&options);
+	for (size_t i = 0; i < CPROF_COUNT(bad); i++) {
+		if (parse(&options, WORDS("memtrace", (char *)bad[i][0], (char *)bad[i][1])) != 2)
+			fail_msg("%s %s was taken", bad[i][0], bad[i][1]);
+		cprof_options_deinit(&options);
+	}
 }
 
 static void test_record_options(void **state)
@@ -268,6 +354,8 @@ int main(void)
 		cmocka_unit_test(test_pids),
 		cmocka_unit_test(test_numbers),
 		cmocka_unit_test(test_threads_options),
+		cmocka_unit_test(test_memtrace_options),
+		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_record_options),
 		cmocka_unit_test(test_run_stops_at_the_command),
 		cmocka_unit_test(test_usage_errors),
