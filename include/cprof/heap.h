@@ -30,16 +30,18 @@ struct cprof_heap_config {
 };
 
 struct cprof_heap_stats {
-	uint64_t rate;             /* now; it may have been raised under pressure */
+	uint64_t rate; /* now; it may have been raised under pressure */
+	/* samples - frees - voided = live_samples, always; those of unwanted threads are nowhere */
 	uint64_t samples;          /* records accounted: allocations */
 	uint64_t frees;            /* of them */
-	uint64_t lost;             /* samples dropped in the target or malformed here */
+	uint64_t voided;           /* of them: live at a gap */
+	uint64_t lost;             /* beside `samples`: dropped in the target, or malformed here */
 	uint64_t ends[CPROF_ENDS]; /* of `samples` */
 	uint64_t frames;
 	uint64_t unwind_ns;
 	uint64_t live_samples;
 	uint64_t malformed;   /* records that made no sense */
-	uint64_t missed;      /* frees that were not seen (an address came twice) */
+	uint64_t missed;      /* of `frees`: not seen, an address came twice */
 	uint64_t gaps;        /* times the hooks fell silent: the live set before is void */
 	double alloc_objects; /* estimates since the start; exact at rate 1 */
 	double alloc_bytes;
@@ -52,9 +54,12 @@ struct cprof_heap_stats {
 struct cprof_error *cprof_heap_create(const struct cprof_heap_config *config,
 				      struct cprof_heap **heap);
 void cprof_heap_destroy(struct cprof_heap *heap);
-/* Consumes the ring and looks at the live table. Collector thread. Returns how full the ring was,
- * 0 to 1, so that the caller can choose when to come again. */
+/* Consumes the ring and looks at the live table; tells the hooks that we live (heartbeat). Raises
+ * the rate where samples come too fast. Collector thread. Returns how full the ring was, 0 to 1, so
+ * that the caller can choose when to come again. */
 double cprof_heap_drain(struct cprof_heap *heap);
+/* The address space has changed; collector thread. */
+void cprof_heap_flush(struct cprof_heap *heap);
 /* Resets `peak_bytes`. */
 void cprof_heap_stats(struct cprof_heap *heap, struct cprof_heap_stats *stats);
 

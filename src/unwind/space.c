@@ -352,7 +352,7 @@ const struct cprof_region *cprof_space_find(struct cprof_space *space, uint64_t 
 
 const struct cprof_region *cprof_space_main(struct cprof_space *space)
 {
-	const char *exe = cprof_target_info(space->target)->exe;
+	const char *exe = space->target ? cprof_target_info(space->target)->exe : "";
 
 	if (!*exe) /* it is ending: nothing can be read any more */
 		return NULL;

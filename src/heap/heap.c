@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Heap accounting: what records, the live table and the agent's counters mean.
+ */
+#include "private.h"
+
+#include <cprof/util.h>
+#include <math.h>
+#include <string.h>
+
+#define LIVE_ROOM (CPROF_AGENT_BUCKETS * CPROF_AGENT_BUCKET_WAYS)
+#define LIVE_FULL (LIVE_ROOM / 10 * 7) /* then the rate is raised */
+#define RING_FULL 0.75
+
+double cprof_heap_weight(uint64_t size, uint64_t rate)
+{
+	if (rate <= 1)
+		return 1;
+	return -1 / expm1(-((double)size + 1) / (double)rate);
+}
+
+/* --- records ------------------------------------------------------------------------------- */
+
+static struct cprof_heap_account *account_of(struct cprof_heap *heap, uint32_t stack)
+{
+	size_t old = heap->account_capacity;
+
+	if (stack >= heap->account_capacity) {
+		if (!cprof_grow(&heap->accounts, &heap->account_capacity, (size_t)stack + 1,
+				sizeof(*heap->accounts)))
+			return NULL;
+		memset(heap->accounts + old, 0,
+		       (heap->account_capacity - old) * sizeof(*heap->accounts));
+	}
+	heap->account_count = CPROF_MAX(heap->account_count, (size_t)stack + 1);
+	return &heap->accounts[stack];
+}
+
+static void forget_block(struct cprof_heap *heap, struct cprof_heap_block *block)
+{
+	struct cprof_heap_account *account = &heap->accounts[cprof_heap_block_stack(block)];
+
+	account->live_objects--;
+	account->live_bytes -= (double)block->size;
+	heap->stats.live_objects--;
+	heap->stats.live_bytes -= (double)block->size;
+	heap->stats.frees++;
+	heap->undo[cprof_hash_u64(block->address) % CPROF_HEAP_UNDO] = *block;
+	cprof_heap_blocks_remove(&heap->blocks, block);
+}
+
+static bool keep_block(struct cprof_heap *heap, const struct cprof_agent_record *record,
+		       uint32_t stack)
+{
+	struct cprof_heap_block block = {.address = record->address,
+					 .size = record->size,
+					 .stack_low = stack & 0xffff,
+					 .stack_high = stack >> 16};
+
+	if (!cprof_heap_blocks_put(&heap->blocks, &block))
+		return false;
+	heap->accounts[stack].live_objects++;
+	heap->accounts[stack].live_bytes += (double)record->size;
+	heap->stats.live_objects++;
+	heap->stats.live_bytes += (double)record->size;
+	return true;
+}
+
+static bool keep_sample(struct cprof_heap *heap, const struct cprof_agent_record *record,
+			uint32_t stack, double weight)
+{
+	struct cprof_heap_sample sample = {.id = record->id,
+					   .address = record->address,
+					   .objects = weight,
+					   .bytes = weight * (double)record->size,
+					   .stack = stack};
+
+	return cprof_heap_samples_put(&heap->samples, &sample);
+}
+
+static void on_alloc(struct cprof_heap *heap, const struct cprof_heap_record *record)
+{
+	const struct cprof_agent_record *fixed = &record->fixed;
+	double weight = heap->exact ? 1 : cprof_heap_weight(fixed->size, fixed->rate);
+	struct cprof_heap_block *block = cprof_heap_blocks_find(&heap->blocks, fixed->address);
+	struct cprof_heap_account *account;
+	struct cprof_heap_found found;
+
+	if (block) { /* its free was not seen */
+		heap->stats.missed++;
+		forget_block(heap, block);
+	}
+	if (heap->config.wanted && !heap->config.wanted(heap->config.context, (pid_t)fixed->tid))
+		return;
+	cprof_heap_stack(heap, record, &found);
+	account = account_of(heap, found.stack);
+	if (!account || !(heap->exact ? keep_block(heap, fixed, found.stack)
+				      : keep_sample(heap, fixed, found.stack, weight))) {
+		heap->stats.lost++;
+		heap->lost_bytes += fixed->size;
+		return;
+	}
+	heap->stats.samples++;
+	heap->stats.ends[found.end]++;
+	heap->stats.frames += found.frames;
+	heap->stats.alloc_objects += weight;
+	heap->stats.alloc_bytes += weight * (double)fixed->size;
+	account->alloc_objects += weight;
+	account->alloc_bytes += weight * (double)fixed->size;
+}
+
+/* A free that did not happen after all. */
+static void on_keep(struct cprof_heap *heap, uint64_t address)
+{
+	struct cprof_heap_block *block = &heap->undo[cprof_hash_u64(address) % CPROF_HEAP_UNDO];
+	struct cprof_agent_record record = {.address = address, .size = block->size};
+
+	if (block->address != address || cprof_heap_blocks_find(&heap->blocks, address))
+		return;
+	if (keep_block(heap, &record, cprof_heap_block_stack(block)))
+		heap->stats.frees--;
+	memset(block, 0, sizeof(*block));
+}
+
+static void on_record(struct cprof_heap *heap, const struct cprof_heap_record *record)
+{
+	struct cprof_heap_block *block;
+
+	if (record->fixed.type == CPROF_AGENT_RECORD_ALLOC) {
+		if (heap->bounds)
+			cprof_heap_bounds_note(heap->bounds, &record->fixed);
+		on_alloc(heap, record);
+	} else if (!heap->exact) {
+		heap->ring.malformed++; /* frees are read from the live table */
+	} else if (record->fixed.type == CPROF_AGENT_RECORD_KEEP) {
+		on_keep(heap, record->fixed.address);
+	} else {
+		block = cprof_heap_blocks_find(&heap->blocks, record->fixed.address);
+		if (block) /* else it was there before us */
+			forget_block(heap, block);
+	}
+}
+
+/* --- the agent's counters ------------------------------------------------------------------ */
+
+static void read_counters(const struct cprof_heap *heap, struct cprof_heap_counters *counters)
+{
+	const struct cprof_agent_shared *shared = heap->config.shared;
+
+	counters->dropped = cprof_heap_counter(&shared->dropped);
+	counters->dropped_bytes = cprof_heap_counter(&shared->dropped_bytes);
+	counters->table_full = cprof_heap_counter(&shared->table_full);
+	counters->missed_frees = cprof_heap_counter(&shared->missed_frees);
+	counters->quiet = cprof_heap_counter(&shared->quiet);
+}
+
+/* The hooks slept, and frees were not seen: nobody knows what lives of what there was. */
+static void on_gap(struct cprof_heap *heap)
+{
+	heap->stats.gaps++;
+	heap->stats.voided += heap->exact ? heap->blocks.count : heap->samples.count;
+	cprof_heap_samples_clear(&heap->samples);
+	cprof_heap_blocks_clear(&heap->blocks);
+	if (heap->undo)
+		memset(heap->undo, 0, CPROF_HEAP_UNDO * sizeof(*heap->undo));
+	for (size_t i = 0; i < heap->account_count; i++)
+		heap->accounts[i].live_objects = heap->accounts[i].live_bytes = 0;
+	heap->stats.live_objects = heap->stats.live_bytes = 0;
+}
+
+/* Whether samples were dropped in the target for want of room in the ring. */
+static bool on_counters(struct cprof_heap *heap)
+{
+	const struct cprof_heap_counters before = heap->counters;
+	const struct cprof_heap_counters *now = &heap->counters;
+
+	read_counters(heap, &heap->counters);
+	heap->stats.lost += now->dropped - before.dropped + now->table_full - before.table_full;
+	heap->lost_bytes += now->dropped_bytes - before.dropped_bytes;
+	heap->stats.missed += now->missed_frees - before.missed_frees;
+	if (now->quiet != before.quiet)
+		on_gap(heap);
+	return now->dropped != before.dropped;
+}
+
+/* --- drain --------------------------------------------------------------------------------- */
+
+static void scan(struct cprof_heap *heap)
+{
+	size_t freed;
+
+	if (!cprof_heap_samples_scan(&heap->samples, heap->config.shared, &freed))
+		return; /* no memory: the next scan will see to it */
+	heap->stats.frees += freed;
+	heap->stats.live_objects = heap->stats.live_bytes = 0;
+	for (size_t i = 0; i < heap->samples.capacity; i++) {
+		heap->stats.live_objects += heap->samples.slots[i].objects;
+		heap->stats.live_bytes += heap->samples.slots[i].bytes;
+	}
+}
+
+/* Samples come faster than they can be kept: half as many. Blocks that live already stay in the
+ * table: with each raise the threshold moves a quarter of the way to its end. */
+static void relieve(struct cprof_heap *heap, bool pressed)
+{
+	bool crowded = heap->samples.count > heap->crowd;
+
+	if (crowded)
+		heap->crowd = heap->samples.count + (LIVE_ROOM - heap->samples.count) / 4;
+	else if (heap->samples.count < LIVE_FULL)
+		heap->crowd = LIVE_FULL;
+	if ((!pressed && !crowded) || heap->stats.rate > CPROF_HEAP_RATE_MAX / 2)
+		return;
+	heap->stats.rate *= 2;
+	heap->epoch = heap->epoch == UINT32_MAX ? 1 : heap->epoch + 1;
+	__atomic_store_n(&heap->config.shared->rate, heap->stats.rate, __ATOMIC_RELAXED);
+	__atomic_store_n(&heap->config.shared->epoch, heap->epoch, __ATOMIC_RELEASE);
+}
+
+double cprof_heap_drain(struct cprof_heap *heap)
+{
+	double full = cprof_heap_ring_begin(&heap->ring);
+	struct cprof_heap_record record;
+	bool dropped;
+
+	while (cprof_heap_ring_next(&heap->ring, &record))
+		on_record(heap, &record);
+	if (!heap->exact)
+		scan(heap);
+	dropped = on_counters(heap);
+	if (!heap->exact)
+		relieve(heap, dropped || full > RING_FULL);
+	heap->stats.peak_bytes = CPROF_MAX(heap->stats.peak_bytes, heap->stats.live_bytes);
+	__atomic_store_n(&heap->config.shared->heartbeat_ns, cprof_now_ns(), __ATOMIC_RELAXED);
+	if (heap->bounds)
+		cprof_heap_bounds_publish(heap->bounds, cprof_space_target(heap->config.space),
+					  heap->config.shared);
+	return full;
+}
+
+void cprof_heap_stats(struct cprof_heap *heap, struct cprof_heap_stats *stats)
+{
+	*stats = heap->stats;
+	stats->lost += heap->ring.lost;
+	stats->malformed += heap->ring.malformed;
+	stats->live_samples = heap->exact ? heap->blocks.count : heap->samples.count;
+	heap->stats.peak_bytes = heap->stats.live_bytes;
+}
+
+/* --- life ---------------------------------------------------------------------------------- */
+
+static struct cprof_error *create_exact(struct cprof_heap *heap)
+{
+	heap->undo = calloc(CPROF_HEAP_UNDO, sizeof(*heap->undo));
+	heap->bounds = calloc(1, sizeof(*heap->bounds));
+	if (!heap->undo || !heap->bounds)
+		return cprof_error_nomem();
+	return cprof_heap_memo_create(&heap->memo);
+}
+
+struct cprof_error *cprof_heap_create(const struct cprof_heap_config *config,
+				      struct cprof_heap **result)
+{
+	struct cprof_heap *heap = calloc(1, sizeof(*heap));
+	struct cprof_error *error = NULL;
+
+	*result = NULL;
+	if (!heap)
+		return cprof_error_nomem();
+	heap->config = *config;
+	heap->stats.rate =
+		CPROF_MIN(cprof_heap_counter(&config->shared->rate), CPROF_HEAP_RATE_MAX);
+	heap->exact = heap->stats.rate <= 1;
+	heap->epoch = __atomic_load_n(&config->shared->epoch, __ATOMIC_RELAXED);
+	heap->crowd = LIVE_FULL;
+	cprof_heap_ring_init(&heap->ring, config->shared);
+	read_counters(heap, &heap->counters);
+	if (heap->exact)
+		error = create_exact(heap);
+	if (!error)
+		error = cprof_builder_create(config->modules, config->space, &heap->builder);
+	if (!error)
+		error = cprof_heap_describe(heap);
+	if (error) {
+		cprof_heap_destroy(heap);
+		return error;
+	}
+	*result = heap;
+	return NULL;
+}
+
+void cprof_heap_destroy(struct cprof_heap *heap)
+{
+	if (!heap)
+		return;
+	cprof_heap_samples_clear(&heap->samples);
+	cprof_heap_blocks_clear(&heap->blocks);
+	cprof_heap_memo_destroy(heap->memo);
+	cprof_builder_destroy(heap->builder);
+	free(heap->bounds);
+	free(heap->undo);
+	free(heap->accounts);
+	free(heap);
+}
+
+struct cprof_builder *cprof_heap_builder(struct cprof_heap *heap)
+{
+	return heap->builder;
+}
