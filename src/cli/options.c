@@ -115,31 +115,31 @@ static struct cprof_error *set_thread(struct cprof_options *options,
 	return NULL;
 }
 
+/* One or several, and again: they add up. */
 static struct cprof_error *set_events(struct cprof_options *options,
 				      const struct cprof_option *option, const char *argument)
 {
-	/* as enum cprof_perf_clock, CPROF_EVENT_THREADS */
-	static const char *const kinds[] = {"cpu", "cycles", "threads"};
+	const unsigned clocks = CPROF_KIND_CPU | CPROF_KIND_CYCLES;
+	size_t length;
 
-	for (const char *next = argument;;) {
-		size_t length = strcspn(next, ","), kind = 0;
+	for (const char *next = argument;; next += length + 1) {
+		char word[16];
 
-		while (kind < CPROF_COUNT(kinds) &&
-		       (strlen(kinds[kind]) != length || strncmp(kinds[kind], next, length)))
-			kind++;
-		if (kind == CPROF_COUNT(kinds))
+		length = strcspn(next, ",");
+		snprintf(word, sizeof(word), "%.*s", (int)CPROF_MIN(length, sizeof(word)), next);
+		if (!cprof_kind_find(word) || cprof_kind_find(word) == CPROF_KIND_HEAP)
 			return cprof_usage_error(options->verb,
 						 "--%s %.*s: there is no such kind yet (there are "
 						 "cpu, cycles, threads)",
 						 option->name, (int)CPROF_MIN(length, 64u), next);
-		if (options->clock_given && options->clock != (int)kind)
-			return cprof_usage_error(options->verb, "--%s: one kind at a time for now",
+		options->kinds |= cprof_kind_find(word);
+		if ((options->kinds & clocks) == clocks)
+			return cprof_usage_error(options->verb,
+						 "--%s: cpu and cycles are the same samples by two "
+						 "clocks: one of them at a time",
 						 option->name);
-		options->clock = (int)kind;
-		options->clock_given = true;
 		if (!next[length])
 			return NULL;
-		next += length + 1;
 	}
 }
 
@@ -213,10 +213,9 @@ const struct cprof_option cprof_option_table[] = {
 	 "the process; a thread id stands for its process", set_pids, 0, NULL},
 	{"pid", 'p', "PID", CPROF_VERB_NONE, NULL, set_pids, 0, NULL},
 	{"thread", 0, "TID|NAME", ATTACH, "only this thread; repeatable", set_thread, 0, NULL},
-	{"event", 'e', "KIND", CPROF_VERB_RECORD,
-	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters) or threads (one dump, "
-	 "at "
-	 "the end)",
+	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RECORD,
+	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), threads (one dump, at "
+	 "the end); repeatable",
 	 set_events, 0, NULL},
 	{"event", 'e', "KIND", CPROF_VERB_RUN,
 	 "cpu (default: CPU time) or cycles (needs the hardware's\ncounters)", set_events, 0, NULL},

@@ -32,9 +32,14 @@ struct cprof_error *cprof_output_name(const struct cprof_options *options, const
 		.pid = pid,
 		.wall_s = time(NULL),
 		.extension = extensions[CPROF_MAX(options->format, 0)],
+		.several = options->kinds & (options->kinds - 1),
 	};
 
 	if (options->output && !strcmp(options->output, "-")) {
+		if (name.several)
+			return cprof_usage_error(options->verb,
+						 "-o -: several kinds cannot go to one place (name "
+						 "the files with %%e)");
 		*path = strdup("-");
 		return *path ? NULL : cprof_error_nomem();
 	}
@@ -52,21 +57,30 @@ static void format_size(size_t bytes, char *text, size_t size)
 		snprintf(text, size, "%.1f MB", (double)bytes / (1024 * 1024));
 }
 
-void cprof_tell_result(const char *kind, const struct cprof_session_stats *stats, const char *path,
-		       size_t length)
+const struct cprof_session_counts *cprof_kind_counts(const struct cprof_session_stats *stats,
+						     enum cprof_kind kind)
 {
+	if (kind == CPROF_KIND_HEAP)
+		return &stats->heap_counts;
+	return kind == CPROF_KIND_THREADS ? &stats->dump : &stats->cpu;
+}
+
+void cprof_tell_result(const struct cprof_result *result, const struct cprof_session_stats *stats)
+{
+	const struct cprof_session_counts *counts = cprof_kind_counts(stats, result->kind);
 	/* Rounded down: 100.0% means all. */
 	uint64_t tenths =
-		stats->samples ? stats->ends[CPROF_END_COMPLETE] * 1000 / stats->samples : 1000;
-	CPROF_AUTO_FREE char *shown = cprof_text_clean_dup(strcmp(path, "-") ? path : "stdout");
+		counts->samples ? counts->ends[CPROF_END_COMPLETE] * 1000 / counts->samples : 1000;
+	CPROF_AUTO_FREE char *shown =
+		cprof_text_clean_dup(strcmp(result->path, "-") ? result->path : "stdout");
 	char size[32];
 
-	format_size(length, size, sizeof(size));
+	format_size(result->length, size, sizeof(size));
 	fprintf(stderr,
 		"%s: %llu samples, %llu lost, %llu.%llu%% complete stacks, %llu threads, %.1f s -> "
 		"%s (%s)\n",
-		kind, (unsigned long long)stats->samples, (unsigned long long)stats->lost,
-		(unsigned long long)tenths / 10, (unsigned long long)tenths % 10,
-		(unsigned long long)stats->threads, (double)stats->duration_ns / 1e9,
-		shown ? shown : "?", size);
+		cprof_kind_name(result->kind), (unsigned long long)counts->samples,
+		(unsigned long long)counts->lost, (unsigned long long)tenths / 10,
+		(unsigned long long)tenths % 10, (unsigned long long)result->threads,
+		(double)stats->duration_ns / 1e9, shown ? shown : "?", size);
 }

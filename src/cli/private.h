@@ -38,7 +38,6 @@ enum { /* bits, for struct cprof_option.verbs */
 enum cprof_format { CPROF_FORMAT_PPROF, CPROF_FORMAT_FOLDED, CPROF_FORMAT_TEXT, CPROF_FORMAT_JSON };
 
 #define CPROF_DURATION_DEFAULT UINT64_MAX
-#define CPROF_EVENT_THREADS    2 /* -e threads, beside the clocks */
 
 /* What the command line asks for. Strings belong to argv. */
 struct cprof_options {
@@ -50,10 +49,9 @@ struct cprof_options {
 	size_t pid_count;
 	const char **threads; /* NULL-ended, or NULL: all */
 	size_t thread_count;
-	int clock; /* enum cprof_perf_clock, or CPROF_EVENT_THREADS */
-	bool clock_given;
-	int way;    /* enum cprof_perf_way */
-	int format; /* enum cprof_format */
+	unsigned kinds; /* enum cprof_kind; 0: none named, which is cpu */
+	int way;        /* enum cprof_perf_way */
+	int format;     /* enum cprof_format */
 	int color;
 	uint64_t duration_ns; /* 0: no end; CPROF_DURATION_DEFAULT: as the verb has it */
 	uint64_t snapshot_ns; /* 0: none */
@@ -154,9 +152,17 @@ void cprof_note(const struct cprof_options *options, const char *format, ...)
 /* The file that -o asks for, or its default; the caller frees. */
 struct cprof_error *cprof_output_name(const struct cprof_options *options, const char *kind,
 				      pid_t pid, const char *comm, char **path);
-/* The line at the end of a profile. */
-void cprof_tell_result(const char *kind, const struct cprof_session_stats *stats, const char *path,
-		       size_t length);
+/* A file that has been written, for the line about it. */
+struct cprof_result {
+	enum cprof_kind kind;
+	uint64_t threads;
+	const char *path;
+	size_t length;
+};
+void cprof_tell_result(const struct cprof_result *result, const struct cprof_session_stats *stats);
+/* The counts of one kind. */
+const struct cprof_session_counts *cprof_kind_counts(const struct cprof_session_stats *stats,
+						     enum cprof_kind kind);
 
 /* --- record.c, run.c, threads.c, memtrace.c, stats.c, report.c
  * ------------------------------------------- */
@@ -201,15 +207,15 @@ struct cprof_error *cprof_verb_report(const struct cprof_options *options, int *
 struct cprof_error *cprof_verb_help(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_none(const struct cprof_options *options, int *status);
 
-/* `record -e threads`: waits as `record` does, then takes one dump. */
-struct cprof_error *cprof_record_threads(const struct cprof_options *options);
+/* A dump in a format, as bytes for `path`; the caller frees. `earlier` may be NULL. */
+struct cprof_error *cprof_format_dump(const struct cprof_dump *dump,
+				      const struct cprof_dump *earlier,
+				      const struct cprof_options *options, enum cprof_format format,
+				      const char *path, void **bytes, size_t *length);
 
 /* What the run did, as JSON, into the file of --stats. */
-struct cprof_error *cprof_stats_write(const struct cprof_session_stats *stats, const char *kind,
+struct cprof_error *cprof_stats_write(const struct cprof_session_stats *stats, unsigned kinds,
 				      const char *path);
-/* The same of dumps; `stops` are those of all of them, `stopped_ns` is the longest. */
-struct cprof_error *cprof_stats_write_dump(const struct cprof_session_stats *stats,
-					   uint64_t stopped_ns, uint64_t stops, const char *path);
 
 /* The profile in a format, as bytes; the caller frees. */
 struct cprof_error *cprof_format_profile(const struct cprof_profile *profile,

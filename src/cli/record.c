@@ -10,21 +10,40 @@
 #define DEFAULT_DURATION_NS (30 * 1000000000ull) /* as Go's /debug/pprof/profile */
 #define PROGRESS_NS         500000000ull
 
-static const char *kind_name(const struct cprof_options *options)
+static unsigned kinds_of(const struct cprof_recording *recording)
 {
-	return options->clock == CPROF_PERF_CYCLES ? "cycles" : "cpu";
+	return recording->options->kinds ? recording->options->kinds : CPROF_KIND_CPU;
+}
+
+/* For the loops over all kinds: the next one after `kind` (0: the first), 0 at the end. */
+static enum cprof_kind next_kind(const struct cprof_recording *recording, unsigned kind)
+{
+	unsigned rest = kinds_of(recording) & ~((kind << 1) - (kind != 0));
+
+	return (enum cprof_kind)(rest & -rest);
+}
+
+static struct cprof_error *output_path(const struct cprof_recording *recording,
+				       enum cprof_kind kind, char **path)
+{
+	return cprof_output_name(recording->options, cprof_kind_name(kind), recording->pid,
+				 recording->comm, path);
 }
 
 struct cprof_error *cprof_recording_check(const struct cprof_recording *recording)
 {
 	const struct cprof_options *options = recording->options;
-	CPROF_AUTO_FREE char *path = NULL;
 
-	CPROF_TRY(cprof_output_name(recording->options, kind_name(recording->options),
-				    recording->pid, recording->comm, &path));
-	if (!strcmp(path, "-") && options->snapshot_ns)
-		return cprof_usage_error(options->verb, "--snapshot-every: needs a file, not -o -");
-	CPROF_TRY(cprof_outfile_check(path));
+	for (enum cprof_kind kind = next_kind(recording, 0); kind;
+	     kind = next_kind(recording, kind)) {
+		CPROF_AUTO_FREE char *path = NULL;
+
+		CPROF_TRY(output_path(recording, kind, &path));
+		if (!strcmp(path, "-") && options->snapshot_ns)
+			return cprof_usage_error(options->verb,
+						 "--snapshot-every: needs a file, not -o -");
+		CPROF_TRY(cprof_outfile_check(path));
+	}
 	return options->stats ? cprof_outfile_check(options->stats) : NULL;
 }
 
@@ -34,9 +53,9 @@ struct cprof_error *cprof_recording_create_session(struct cprof_recording *recor
 	const struct cprof_options *options = recording->options;
 	struct cprof_session_config config = {
 		.pid = recording->pid,
+		.kinds = kinds_of(recording),
 		.rate = (unsigned)options->rate,
 		.way = (enum cprof_perf_way)options->way,
-		.clock = (enum cprof_perf_clock)options->clock,
 		.unwinder = options->unwinder,
 		.threads = options->threads,
 		.debug_dir = options->debug_dir,
@@ -57,32 +76,21 @@ struct cprof_error *cprof_recording_create_session(struct cprof_recording *recor
 	return error;
 }
 
-static void tell_notes(const struct cprof_recording *recording,
-		       const struct cprof_session_stats *stats)
+static void tell_perf_notes(const struct cprof_recording *recording,
+			    const struct cprof_session_stats *stats)
 {
 	const struct cprof_options *options = recording->options;
-	uint64_t seen_ns = stats->samples * stats->perf.period;
+	uint64_t seen_ns = stats->cpu.samples * stats->perf.period;
 
-	if (stats->target_ended && !recording->await_exec)
-		cprof_note(options, "process %d ended by itself", (int)recording->pid);
-	if (stats->target_stopped)
-		cprof_note(
-			options,
-			"process %d is stopped (SIGSTOP or Ctrl-Z): it uses no CPU until SIGCONT",
-			(int)recording->pid);
 	if (stats->kernel_unnamed)
 		cprof_note(options, "kernel functions have no names: their addresses are hidden "
 				    "(kernel.kptr_restrict)");
-	if (options->threads && *options->threads && !stats->filter_matched)
-		cprof_note(options, "no thread has a name or number asked for by --thread");
 	if (stats->unseen_ns > seen_ns / 10)
 		cprof_note(options,
 			   "%.1f s of CPU time could not be sampled: in threads of less than a "
 			   "period, while interrupts were off, in the kernel without permission, "
 			   "or in a program with privileges",
 			   (double)stats->unseen_ns / 1e9);
-	if (options->verbose && stats->attach_ns)
-		cprof_note(options, "first data after %.1f ms", (double)stats->attach_ns / 1e6);
 	if (options->verbose)
 		cprof_note(options, "sampling %s%s%s%s, clock %s, %u KB of stack a sample",
 			   cprof_perf_way_name(stats->perf.way), stats->perf.way_reason ? " (" : "",
@@ -92,40 +100,113 @@ static void tell_notes(const struct cprof_recording *recording,
 			   stats->perf.stack_bytes / 1024);
 }
 
-/* Names what was collected so far and writes it. Open for signals: naming a big program takes a
- * while, and a FIFO may have no reader. */
-static struct cprof_error *write_profile(struct cprof_recording *recording, bool last)
+static void tell_notes(const struct cprof_recording *recording,
+		       const struct cprof_session_stats *stats)
+{
+	const struct cprof_options *options = recording->options;
+	unsigned kinds = kinds_of(recording);
+
+	if (stats->target_ended && !recording->await_exec)
+		cprof_note(options, "process %d ended by itself", (int)recording->pid);
+	if (stats->target_stopped && kinds != CPROF_KIND_THREADS)
+		cprof_note(
+			options,
+			"process %d is stopped (SIGSTOP or Ctrl-Z): it uses no CPU until SIGCONT",
+			(int)recording->pid);
+	if (options->threads && *options->threads && !stats->filter_matched)
+		cprof_note(options, "no thread has a name or number asked for by --thread");
+	if (options->verbose && stats->attach_ns)
+		cprof_note(options, "first data after %.1f ms", (double)stats->attach_ns / 1e6);
+	if (kinds & (CPROF_KIND_CPU | CPROF_KIND_CYCLES))
+		tell_perf_notes(recording, stats);
+	if (kinds & CPROF_KIND_THREADS && options->verbose)
+		cprof_note(options, "held for %.1f ms, %llu stops",
+			   (double)stats->dump_stopped_ns / 1e6,
+			   (unsigned long long)stats->dump_stops);
+}
+
+/* --- writing ------------------------------------------------------------------------------- */
+
+static struct cprof_error *format_kind(struct cprof_recording *recording,
+				       struct cprof_result *result, void **bytes)
 {
 	struct cprof_source *source = cprof_session_source(recording->session);
+	const struct cprof_options *options = recording->options;
+	enum cprof_format format = (enum cprof_format)CPROF_MAX(options->format, 0);
 	const struct cprof_report_options report = {0};
-	struct cprof_profile *profile = NULL;
+	struct cprof_profile *profile;
+	struct cprof_dump *dump;
+	struct cprof_error *error;
+
+	if (result->kind == CPROF_KIND_THREADS) {
+		CPROF_TRY(cprof_session_dump(recording->session, &dump));
+		result->threads = dump->count;
+		error = cprof_format_dump(dump, NULL, options, format, result->path, bytes,
+					  &result->length);
+		cprof_dump_destroy(dump);
+		return error;
+	}
+	CPROF_TRY(source->ops->snapshot(source, cprof_kind_name(result->kind), &profile));
+	error = cprof_format_profile(profile, format, &report, bytes, &result->length);
+	cprof_profile_destroy(profile);
+	return error;
+}
+
+static struct cprof_error *write_kind(struct cprof_recording *recording, enum cprof_kind kind,
+				      bool last)
+{
+	struct cprof_result result = {.kind = kind};
 	struct cprof_session_stats stats;
 	CPROF_AUTO_FREE void *bytes = NULL;
 	CPROF_AUTO_FREE char *path = NULL;
 	struct cprof_error *error;
-	size_t length;
 
+	CPROF_TRY(output_path(recording, kind, &path));
+	result.path = path;
 	if (last)
 		cprof_signals_open(true); /* nothing is attached any more */
-	CPROF_TRY(source->ops->snapshot(source, kind_name(recording->options), &profile));
-	error = cprof_format_profile(profile,
-				     (enum cprof_format)CPROF_MAX(recording->options->format, 0),
-				     &report, &bytes, &length);
-	cprof_profile_destroy(profile);
-	CPROF_TRY(error);
-	CPROF_TRY(cprof_output_name(recording->options, kind_name(recording->options),
-				    recording->pid, recording->comm, &path));
-	cprof_signals_close();
-	cprof_signals_open(false); /* not in the middle of a temporary file */
-	error = cprof_outfile_write(path, bytes, length);
-	cprof_signals_close();
-	CPROF_TRY(error);
-	cprof_session_stats(recording->session, &stats);
+	error = format_kind(recording, &result, &bytes);
 	if (last)
-		tell_notes(recording, &stats);
-	if (!recording->options->quiet)
-		cprof_tell_result(kind_name(recording->options), &stats, path, length);
+		cprof_signals_close();
+	CPROF_TRY(error);
+	cprof_signals_open(false); /* not in the middle of a temporary file */
+	error = cprof_outfile_write(path, bytes, result.length);
+	cprof_signals_close();
+	CPROF_TRY(error);
+	if (recording->options->quiet)
+		return NULL;
+	cprof_session_stats(recording->session, &stats);
+	if (kind != CPROF_KIND_THREADS)
+		result.threads = stats.threads;
+	cprof_tell_result(&result, &stats);
 	return NULL;
+}
+
+/* Names what was collected so far and writes it. Open for signals: naming a big program takes a
+ * while, and a FIFO may have no reader. What goes wrong with one kind does not take the others
+ * with it. */
+static struct cprof_error *write_profiles(struct cprof_recording *recording, bool last)
+{
+	struct cprof_error *first = NULL;
+
+	for (enum cprof_kind kind = next_kind(recording, 0); kind;
+	     kind = next_kind(recording, kind)) {
+		struct cprof_error *error = write_kind(recording, kind, last);
+
+		if (error && error->status == CPROF_NO_PROCESS &&
+		    kinds_of(recording) != CPROF_KIND_THREADS) {
+			cprof_note(recording->options, "no dump of threads: process %d has ended",
+				   (int)recording->pid);
+			cprof_error_destroy(cprof_take(error));
+		}
+		if (!error)
+			continue;
+		if (first)
+			cprof_error_print(first, stderr);
+		cprof_error_destroy(first);
+		first = error;
+	}
+	return first;
 }
 
 static void show_progress(const struct cprof_recording *recording, bool clear)
@@ -134,14 +215,20 @@ static void show_progress(const struct cprof_recording *recording, bool clear)
 
 	if (recording->options->quiet || !isatty(STDERR_FILENO))
 		return;
-	if (clear) {
-		fputs("\r\033[K", stderr);
+	fputs("\r\033[K", stderr);
+	if (clear)
 		return;
-	}
 	cprof_session_stats(recording->session, &stats);
-	fprintf(stderr, "\r\033[K%s: %llu samples, %llu lost, %.0f s",
-		kind_name(recording->options), (unsigned long long)stats.samples,
-		(unsigned long long)stats.lost, (double)stats.duration_ns / 1e9);
+	for (enum cprof_kind kind = next_kind(recording, 0); kind;
+	     kind = next_kind(recording, kind)) {
+		const struct cprof_session_counts *counts = cprof_kind_counts(&stats, kind);
+
+		if (kind != CPROF_KIND_THREADS)
+			fprintf(stderr, "%s: %llu samples, %llu lost, ", cprof_kind_name(kind),
+				(unsigned long long)counts->samples,
+				(unsigned long long)counts->lost);
+	}
+	fprintf(stderr, "%.0f s", (double)stats.duration_ns / 1e9);
 }
 
 /* Until the time is over, the target ends, or a signal says so. */
@@ -163,7 +250,7 @@ static struct cprof_error *wait_for_end(struct cprof_recording *recording)
 		now = cprof_now_ns();
 		if (now >= snapshot || cprof_signals_take_snapshot()) {
 			show_progress(recording, true);
-			CPROF_TRY(write_profile(recording, false));
+			CPROF_TRY(write_profiles(recording, false));
 			now = cprof_now_ns();
 			while (snapshot <= now && every)
 				snapshot += every;
@@ -184,11 +271,13 @@ struct cprof_error *cprof_recording_finish(struct cprof_recording *recording)
 	cprof_session_stats(recording->session, &stats);
 	if (stats.target_ended)
 		cprof_signals_forward(0); /* a command of ours is over: Ctrl-C is for us */
-	CPROF_TRY(write_profile(recording, true));
-	if (!recording->options->stats)
-		return NULL;
+	error = write_profiles(recording, true);
 	cprof_session_stats(recording->session, &stats); /* naming has been added */
-	return cprof_stats_write(&stats, kind_name(recording->options), recording->options->stats);
+	tell_notes(recording, &stats);
+	CPROF_TRY(error);
+	return recording->options->stats
+		       ? cprof_stats_write(&stats, kinds_of(recording), recording->options->stats)
+		       : NULL;
 }
 
 /* Who the process is, for the file's name. */
@@ -220,8 +309,6 @@ struct cprof_error *cprof_verb_record(const struct cprof_options *options, int *
 	if (options->argument_count)
 		return cprof_usage_error(options->verb, "record: what is `%s`?",
 					 options->arguments[0]);
-	if (options->clock == CPROF_EVENT_THREADS)
-		return cprof_record_threads(options);
 	recording.duration_ns = options->duration_ns == CPROF_DURATION_DEFAULT
 					? DEFAULT_DURATION_NS
 					: options->duration_ns;

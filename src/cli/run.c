@@ -122,7 +122,7 @@ struct cprof_error *cprof_verb_run(const struct cprof_options *options, int *sta
 	*status = CPROF_OK;
 	if (!options->argument_count || !*options->arguments[0])
 		return cprof_usage_error(options->verb, "run: which command?");
-	if (options->clock == CPROF_EVENT_THREADS)
+	if (options->kinds & CPROF_KIND_THREADS)
 		return cprof_usage_error(
 			options->verb,
 			"run: no dump of a command that has ended; use threads -p PID");

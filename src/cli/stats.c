@@ -14,39 +14,53 @@ static void set_number(json_t *object, const char *key, uint64_t value)
 	json_object_set_new(object, key, json_integer((json_int_t)CPROF_MIN(value, INT64_MAX)));
 }
 
-static void set_counts(json_t *object, const struct cprof_session_stats *stats)
+static void set_counts(json_t *object, const struct cprof_session_counts *counts)
 {
-	set_number(object, "samples", stats->samples);
-	set_number(object, "lost", stats->lost);
+	set_number(object, "samples", counts->samples);
+	set_number(object, "lost", counts->lost);
 	for (int end = 0; end < CPROF_ENDS; end++)
-		set_number(object, cprof_end_name((enum cprof_end)end), stats->ends[end]);
-	set_number(object, "frames", stats->frames);
+		set_number(object, cprof_end_name((enum cprof_end)end), counts->ends[end]);
+	set_number(object, "frames", counts->frames);
+}
+
+/* The CPU time of the tracers, which have ended, is the profiler's too. */
+static uint64_t children_cpu_ns(void)
+{
+	struct rusage usage;
+
+	if (getrusage(RUSAGE_CHILDREN, &usage))
+		return 0;
+	return (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000 +
+	       (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000;
 }
 
 /* What all kinds have. */
-static json_t *build(const struct cprof_session_stats *stats, const char *kind)
+static json_t *build(const struct cprof_session_stats *stats, unsigned kinds)
 {
-	json_t *root = json_object(), *kinds = json_object(), *counts = json_object();
+	json_t *root = json_object(), *each = json_object();
 
-	set_counts(root, stats);
-	set_number(root, "profiler_cpu_ns", cprof_own_cpu_ns());
+	set_counts(root, &stats->all);
+	set_number(root, "profiler_cpu_ns", cprof_own_cpu_ns() + children_cpu_ns());
 	set_number(root, "profiler_rss_bytes", cprof_own_peak_rss());
 	set_number(root, "duration_ns", stats->duration_ns);
 	set_number(root, "threads", stats->threads);
-	set_counts(counts, stats);
-	json_object_set_new(kinds, kind, counts);
-	json_object_set_new(root, "kinds", kinds);
+	for (unsigned kind = 1; kind <= kinds; kind <<= 1) {
+		json_t *counts;
+
+		if (!(kinds & kind))
+			continue;
+		counts = json_object();
+		set_counts(counts, cprof_kind_counts(stats, (enum cprof_kind)kind));
+		json_object_set_new(each, cprof_kind_name((enum cprof_kind)kind), counts);
+	}
+	json_object_set_new(root, "kinds", each);
 	return root;
 }
 
-static void add_session(json_t *root, const struct cprof_session_stats *stats)
+static void add_perf(json_t *root, const struct cprof_session_stats *stats)
 {
 	const struct cprof_perf_stats *perf = &stats->perf;
 
-	set_number(root, "unwind_ns", stats->unwind_ns);
-	set_number(root, "symbolize_ns", stats->symbolize_ns);
-	if (stats->attach_ns)
-		set_number(root, "attach_ns", stats->attach_ns);
 	json_object_set_new(root, "sampling", json_string(cprof_perf_way_name(perf->way)));
 	if (perf->way_reason)
 		json_object_set_new(root, "sampling_reason", json_string(perf->way_reason));
@@ -59,6 +73,13 @@ static void add_session(json_t *root, const struct cprof_session_stats *stats)
 	set_number(root, "stack_bytes", perf->stack_bytes);
 	set_number(root, "events", perf->events);
 	set_number(root, "ring_bytes", perf->ring_bytes);
+}
+
+static void add_stops(json_t *root, const struct cprof_session_stats *stats)
+{
+	set_number(root, "stopped_ns_max", stats->dump_stopped_ns);
+	set_number(root, "stopped_threads", stats->dump.samples);
+	set_number(root, "ptrace_stops", stats->dump_stops);
 }
 
 /* Takes `root` over. */
@@ -76,34 +97,20 @@ static struct cprof_error *write_json(json_t *root, const char *path)
 	return cprof_outfile_write(path, line, (size_t)length);
 }
 
-struct cprof_error *cprof_stats_write(const struct cprof_session_stats *stats, const char *kind,
+struct cprof_error *cprof_stats_write(const struct cprof_session_stats *stats, unsigned kinds,
 				      const char *path)
 {
-	json_t *root = build(stats, kind);
+	json_t *root = build(stats, kinds);
 
-	add_session(root, stats);
-	return write_json(root, path);
-}
-
-/* The CPU time of the tracers, which have ended, is the profiler's too. */
-static uint64_t children_cpu_ns(void)
-{
-	struct rusage usage;
-
-	if (getrusage(RUSAGE_CHILDREN, &usage))
-		return 0;
-	return (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000 +
-	       (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000;
-}
-
-struct cprof_error *cprof_stats_write_dump(const struct cprof_session_stats *stats,
-					   uint64_t stopped_ns, uint64_t stops, const char *path)
-{
-	json_t *root = build(stats, "threads");
-
-	set_number(root, "profiler_cpu_ns", cprof_own_cpu_ns() + children_cpu_ns());
-	set_number(root, "stopped_ns_max", stopped_ns);
-	set_number(root, "stopped_threads", stats->samples);
-	set_number(root, "ptrace_stops", stops);
+	if (stats->unwind_ns)
+		set_number(root, "unwind_ns", stats->unwind_ns);
+	if (stats->symbolize_ns)
+		set_number(root, "symbolize_ns", stats->symbolize_ns);
+	if (stats->attach_ns)
+		set_number(root, "attach_ns", stats->attach_ns);
+	if (kinds & (CPROF_KIND_CPU | CPROF_KIND_CYCLES))
+		add_perf(root, stats);
+	if (kinds & CPROF_KIND_THREADS)
+		add_stops(root, stats);
 	return write_json(root, path);
 }

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * `threads`: one dump, or two to see who has not moved. `record -e threads`.
+ * `threads`: one dump, or two to see who has not moved.
  */
 #include "private.h"
 
 #include <cprof/outfile.h>
 #include <string.h>
-
-#define DEFAULT_DURATION_NS (30 * 1000000000ull) /* as `record` */
 
 struct dumping {
 	const struct cprof_options *options;
@@ -131,24 +129,20 @@ static bool want_color(const struct cprof_options *options, const char *path)
 	return !strcmp(path, "-") && isatty(STDOUT_FILENO) && !(no_color && *no_color);
 }
 
-static struct cprof_error *format_dump(const struct dumping *dumping, bool color, void **bytes,
-				       size_t *length)
+static struct cprof_error *format_text(const struct cprof_dump *dump,
+				       const struct cprof_report_dump_options *options, bool json,
+				       void **bytes, size_t *length)
 {
-	const struct cprof_report_dump_options options = {
-		.earlier = dumping->earlier,
-		.all = dumping->options->all,
-		.color = color,
-	};
 	struct cprof_error *error;
 	char *text = NULL;
 	FILE *out = open_memstream(&text, length);
 
 	if (!out)
 		return cprof_error_nomem();
-	if (dumping->format == CPROF_FORMAT_JSON)
-		error = cprof_report_dump_json(dumping->dump, dumping->earlier, out);
+	if (json)
+		error = cprof_report_dump_json(dump, options->earlier, out);
 	else
-		error = cprof_report_dump(dumping->dump, &options, out);
+		error = cprof_report_dump(dump, options, out);
 	if (fclose(out) && !error)
 		error = cprof_error_nomem();
 	if (error)
@@ -158,38 +152,26 @@ static struct cprof_error *format_dump(const struct dumping *dumping, bool color
 	return error;
 }
 
-static struct cprof_error *format_profile(const struct dumping *dumping, void **bytes,
-					  size_t *length)
+struct cprof_error *cprof_format_dump(const struct cprof_dump *dump,
+				      const struct cprof_dump *earlier,
+				      const struct cprof_options *options, enum cprof_format format,
+				      const char *path, void **bytes, size_t *length)
 {
+	const struct cprof_report_dump_options text = {
+		.earlier = earlier,
+		.all = options->all,
+		.color = want_color(options, path),
+	};
 	const struct cprof_report_options report = {0};
 	struct cprof_profile *profile;
 	struct cprof_error *error;
 
-	CPROF_TRY(cprof_dump_profile(dumping->dump, &profile));
-	error = cprof_format_profile(profile, dumping->format, &report, bytes, length);
+	if (format == CPROF_FORMAT_TEXT || format == CPROF_FORMAT_JSON)
+		return format_text(dump, &text, format == CPROF_FORMAT_JSON, bytes, length);
+	CPROF_TRY(cprof_dump_profile(dump, &profile));
+	error = cprof_format_profile(profile, format, &report, bytes, length);
 	cprof_profile_destroy(profile);
 	return error;
-}
-
-/* A thread that was held is one sample. */
-static void count(const struct dumping *dumping, struct cprof_session_stats *stats)
-{
-	const struct cprof_dump *dump = dumping->dump;
-
-	*stats = (struct cprof_session_stats){
-		.threads = dump->count,
-		.duration_ns = cprof_now_ns() - dumping->started_ns,
-	};
-	for (size_t i = 0; i < dump->count; i++) {
-		const struct cprof_dump_thread *thread = &dump->threads[i];
-
-		if (!thread->held)
-			continue;
-		stats->samples++;
-		stats->ends[thread->end]++;
-		for (size_t j = 0; j < thread->frame_count; j++)
-			stats->frames += !thread->frames[j].inlined;
-	}
 }
 
 static struct cprof_error *write_all(const struct dumping *dumping)
@@ -197,28 +179,35 @@ static struct cprof_error *write_all(const struct dumping *dumping)
 	const struct cprof_options *options = dumping->options;
 	CPROF_AUTO_FREE void *bytes = NULL;
 	CPROF_AUTO_FREE char *path = NULL;
-	struct cprof_session_stats stats;
+	struct cprof_session_stats stats = {
+		.threads = dumping->dump->count,
+		.duration_ns = cprof_now_ns() - dumping->started_ns,
+		.dump_stopped_ns = dumping->stopped_ns,
+		.dump_stops = dumping->stops,
+	};
 	struct cprof_error *error;
 	size_t length;
 
+	cprof_session_count_dump(dumping->dump, &stats.dump);
+	stats.all = stats.dump;
 	CPROF_TRY(output_path(dumping, &path));
-	if (dumping->format == CPROF_FORMAT_PPROF || dumping->format == CPROF_FORMAT_FOLDED)
-		CPROF_TRY(format_profile(dumping, &bytes, &length));
-	else
-		CPROF_TRY(format_dump(dumping, want_color(options, path), &bytes, &length));
+	CPROF_TRY(cprof_format_dump(dumping->dump, dumping->earlier, options, dumping->format, path,
+				    &bytes, &length));
 	cprof_signals_open(false);
 	error = cprof_outfile_write(path, bytes, length);
 	cprof_signals_close();
 	CPROF_TRY(error);
-	count(dumping, &stats);
 	if (strcmp(path, "-") != 0 && !options->quiet)
-		cprof_tell_result("threads", &stats, path, length);
+		cprof_tell_result(&(struct cprof_result){.kind = CPROF_KIND_THREADS,
+							 .threads = dumping->dump->count,
+							 .path = path,
+							 .length = length},
+				  &stats);
 	if (options->verbose)
 		cprof_note(options, "held for %.1f ms, %llu stops",
 			   (double)dumping->stopped_ns / 1e6, (unsigned long long)dumping->stops);
-	if (!options->stats)
-		return NULL;
-	return cprof_stats_write_dump(&stats, dumping->stopped_ns, dumping->stops, options->stats);
+	return options->stats ? cprof_stats_write(&stats, CPROF_KIND_THREADS, options->stats)
+			      : NULL;
 }
 
 struct cprof_error *cprof_verb_threads(const struct cprof_options *options, int *status)
@@ -237,23 +226,5 @@ struct cprof_error *cprof_verb_threads(const struct cprof_options *options, int 
 	CPROF_TRY(check_outputs(&dumping));
 	cprof_signals_init();
 	CPROF_TRY(take_all(&dumping));
-	return write_all(&dumping);
-}
-
-struct cprof_error *cprof_record_threads(const struct cprof_options *options)
-{
-	CPROF_CLEANUP(dumping_deinit)
-	struct dumping dumping = {
-		.options = options,
-		.started_ns = cprof_now_ns(),
-		.format = (enum cprof_format)CPROF_MAX(options->format, 0),
-	};
-
-	CPROF_TRY(open_target(&dumping));
-	CPROF_TRY(check_outputs(&dumping));
-	cprof_signals_init();
-	wait_for(&dumping, options->duration_ns == CPROF_DURATION_DEFAULT ? DEFAULT_DURATION_NS
-									  : options->duration_ns);
-	CPROF_TRY(take(&dumping, &dumping.dump));
 	return write_all(&dumping);
 }

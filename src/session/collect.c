@@ -110,7 +110,7 @@ static void unwind(struct cprof_session *session, const struct cprof_perf_sample
 	memcpy(regs.value, sample->regs, sizeof(regs.value));
 	session->unwinder->ops->unwind(session->unwinder, &regs, &memory, stack);
 	session->stats.unwind_ns += cprof_now_ns() - before;
-	session->stats.frames += stack->count;
+	session->stats.cpu.frames += stack->count;
 	if (stack->top >= memory.stack_start)
 		cprof_perf_stack_needed(session->perf, stack->top - memory.stack_start,
 					stack->end == CPROF_END_TRUNCATED && sample->stack_cut);
@@ -140,8 +140,8 @@ static void on_sample(struct cprof_session *session, const struct cprof_perf_rec
 		session->stats.attach_ns = record->time - session->config.started_ns;
 	refresh_for(session, record);
 	unwind(session, &record->sample, &stack);
-	session->stats.samples++;
-	session->stats.ends[stack.end]++;
+	session->stats.cpu.samples++;
+	session->stats.cpu.ends[stack.end]++;
 	cprof_profile_add(cprof_builder_profile(session->builder),
 			  cprof_builder_stack(session->builder, record->sample.kernel_chain,
 					      record->sample.kernel_count, &stack),

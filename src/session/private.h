@@ -27,10 +27,11 @@ struct cprof_session {
 	struct cprof_source source;
 	struct cprof_session_config config;
 	struct cprof_target *target;
+	struct cprof_target *dump_target; /* the same, for dumps: no other thread reads it */
 	struct cprof_modules *modules;
 	struct cprof_space *space;
 	struct cprof_unwinder *unwinder;
-	struct cprof_perf *perf;
+	struct cprof_perf *perf; /* NULL: neither CPU nor CYCLES */
 
 	pthread_t collector;
 	bool collecting; /* the thread has been started and not joined */
@@ -40,8 +41,9 @@ struct cprof_session {
 	uint64_t refreshed_ns; /* when maps were read last */
 	struct cprof_frame frames[CPROF_FRAMES_SAMPLE];
 
+	pthread_mutex_t tracing; /* held by who traces the target; never inside `lock` */
 	pthread_mutex_t lock;
-	struct cprof_builder *builder;
+	struct cprof_builder *builder; /* with perf */
 	struct cprof_session_thread *threads;
 	pid_t ended_tids[CPROF_SESSION_ENDED]; /* a ring of those that ended last */
 	size_t ended_next;
@@ -59,11 +61,14 @@ void cprof_session_record(void *session, const struct cprof_perf_record *record)
 /* Reads the threads there are. */
 struct cprof_error *cprof_session_scan_threads(struct cprof_session *session);
 
+/* collector.c */
+struct cprof_error *cprof_session_collect(struct cprof_session *session);
+
 /* session.c: under the lock */
 void cprof_session_tell(struct cprof_session *session, struct cprof_session_stats *stats);
 
 /* snapshot.c */
-struct cprof_error *cprof_session_snapshot(struct cprof_session *session,
+struct cprof_error *cprof_session_snapshot(struct cprof_session *session, enum cprof_kind kind,
 					   struct cprof_profile **profile);
 
 #endif

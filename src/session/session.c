@@ -6,135 +6,57 @@
 
 #include <cprof/util.h>
 #include <errno.h>
-#include <math.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #define RATE_DEFAULT 99
-/* How long the collector sleeps: short until the first sample, then long enough to work in batches
- * and short enough that a ring does not fill. */
-#define TICK_FIRST_MS 5
-/* Where permitted the collector goes before others: with sixty busy threads on two CPUs at 499 Hz
- * a seventh of the samples was lost, at this priority none. It needs little time. */
-#define COLLECTOR_NICE (-10)
-#define TICK_MS        100
-/* CPU time is told in ticks of 10 ms, and is read at another moment than the events. */
-#define CPU_SLACK_NS 50000000ull
+#define PERF_KINDS   (CPROF_KIND_CPU | CPROF_KIND_CYCLES)
 
-/* --- the collector ------------------------------------------------------------------------- */
+/* --- kinds --------------------------------------------------------------------------------- */
 
-static void drain(struct cprof_session *session, bool final)
+static const char *const kind_names[] = {"cpu", "cycles", "heap", "threads"};
+
+const char *cprof_kind_name(enum cprof_kind kind)
 {
-	struct cprof_perf_stats stats;
-
-	cprof_perf_drain(session->perf, final, cprof_session_record, session);
-	cprof_perf_stats(session->perf, &stats);
-	pthread_mutex_lock(&session->lock);
-	session->stats.perf = stats;
-	session->stats.lost = stats.lost;
-	pthread_mutex_unlock(&session->lock);
-}
-
-/* Events can go away: the kernel takes a user's from a program that gains privileges by exec or
- * that cannot be read. And no clock ticks while interrupts are off: a program that switches and
- * idles 100,000 times a second is seen for four fifths of its time. The process's own account of
- * its CPU time still tells what was missed. Under the lock. */
-static void count_unseen(struct cprof_session *session, uint64_t cpu_ns)
-{
-	struct cprof_perf_stats *perf = &session->stats.perf;
-	uint64_t used = cpu_ns > session->cpu_ns ? cpu_ns - session->cpu_ns : 0;
-	uint64_t known = perf->counted + CPU_SLACK_NS;
-
-	if (!perf->period)
-		return;
-	if (perf->way == CPROF_PERF_CPU_WIDE) { /* beyond what chance can do to so many samples */
-		double samples = (double)(session->stats.samples + perf->lost) + 1;
-
-		known = (uint64_t)((samples + 4 * sqrt(samples)) * (double)perf->period) +
-			used / 20 + CPU_SLACK_NS;
-	}
-	if (used > known)
-		perf->counted = used;
-}
-
-static void *collect(void *context)
-{
-	struct cprof_session *session = context;
-	uint64_t cpu_ns;
-	struct pollfd fds[3] = {
-		{.fd = session->stop_fd, .events = POLLIN},
-		{.fd = cprof_target_pidfd(session->target), .events = POLLIN},
-		{.fd = cprof_perf_fd(session->perf), .events = POLLIN},
-	};
-
-	setpriority(PRIO_PROCESS, 0, COLLECTOR_NICE); /* of this thread; may be refused */
-	for (;;) {
-		uint64_t samples = session->stats.samples;
-		bool first = !session->stats.attach_ns;
-		int woken = poll(fds, 3, first ? TICK_FIRST_MS : TICK_MS);
-
-		if (woken < 0 && errno != EINTR)
-			break;
-		if (woken > 0 && (fds[0].revents || fds[1].revents))
-			break;
-		drain(session, false);
-		/* A ring whose task is gone stays readable: then only the timer counts. */
-		fds[2].fd = fds[2].revents && samples == session->stats.samples
-				    ? -1
-				    : cprof_perf_fd(session->perf);
-	}
-	cpu_ns = cprof_target_cpu_ns(session->target);
-	cprof_perf_disable(session->perf);
-	drain(session, true);
-	pthread_mutex_lock(&session->lock);
-	count_unseen(session, cpu_ns);
-	session->ended_ns = cprof_now_ns();
-	session->ended = !cprof_target_alive(session->target);
-	pthread_mutex_unlock(&session->lock);
+	for (size_t i = 0; i < CPROF_COUNT(kind_names); i++)
+		if (kind == 1u << i)
+			return kind_names[i];
 	return NULL;
 }
 
-/* Signals are for the main thread, but for those that an instruction of this one raises: a file
- * that shrinks under an image raises SIGBUS, which the image floor handles. */
-static int start_thread(struct cprof_session *session)
+enum cprof_kind cprof_kind_find(const char *name)
 {
-	static const int own[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP};
-	sigset_t all;
-	sigset_t old;
-	int error;
-
-	sigfillset(&all);
-	for (size_t i = 0; i < CPROF_COUNT(own); i++)
-		sigdelset(&all, own[i]);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	error = pthread_create(&session->collector, NULL, collect, session);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return error;
+	for (size_t i = 0; i < CPROF_COUNT(kind_names); i++)
+		if (!strcmp(name, kind_names[i]))
+			return (enum cprof_kind)(1u << i);
+	return (enum cprof_kind)0;
 }
 
-struct cprof_error *cprof_session_start(struct cprof_session *session)
-{
-	int failed;
+/* --- sampling ------------------------------------------------------------------------------ */
 
+/* The order is that of time: events, then what is there already. */
+static struct cprof_error *start_perf(struct cprof_session *session)
+{
 	CPROF_TRY(cprof_perf_enable(session->perf));
 	session->cpu_ns = cprof_target_cpu_ns(session->target);
 	session->started_ns = session->refreshed_ns = cprof_now_ns();
 	cprof_builder_profile(session->builder)->time_ns = (int64_t)cprof_wall_ns();
+	return NULL;
+}
+
+struct cprof_error *cprof_session_start(struct cprof_session *session)
+{
+	session->started_ns = session->refreshed_ns = cprof_now_ns();
+	if (session->perf)
+		CPROF_TRY(start_perf(session));
 	/* After enabling: a mapping is either listed here or told by a record. */
 	CPROF_TRY(cprof_space_refresh(session->space));
 	CPROF_TRY(cprof_session_scan_threads(session));
-	if (!session->awaiting_exec)
+	if (session->perf && !session->awaiting_exec)
 		session->main_unknown = !cprof_builder_map_main(session->builder);
-	failed = start_thread(session);
-	if (failed)
-		return cprof_error_errno(CPROF_FAILED, failed, NULL, "starting a thread");
-	session->collecting = true;
-	return NULL;
+	return cprof_session_collect(session);
 }
 
 void cprof_session_stop(struct cprof_session *session)
@@ -152,10 +74,14 @@ void cprof_session_stop(struct cprof_session *session)
 static struct cprof_error *source_snapshot(struct cprof_source *source, const char *kind,
 					   struct cprof_profile **profile)
 {
-	if (kind && strcmp(kind, "cpu") != 0 && strcmp(kind, "cycles") != 0)
+	struct cprof_session *session = (struct cprof_session *)source;
+	unsigned kinds = session->config.kinds;
+	enum cprof_kind which = kind ? cprof_kind_find(kind) : (enum cprof_kind)(kinds & -kinds);
+
+	if (!(which & kinds))
 		return cprof_error_create(CPROF_USAGE, NULL, "%s: not a kind this session takes",
 					  kind);
-	return cprof_session_snapshot((struct cprof_session *)source, profile);
+	return cprof_session_snapshot(session, which, profile);
 }
 
 static bool source_live(struct cprof_source *source)
@@ -188,7 +114,7 @@ static struct cprof_error *create_profile(struct cprof_session *session)
 	profile = cprof_builder_profile(session->builder);
 	cprof_perf_stats(session->perf, &session->stats.perf);
 	cprof_profile_add_type(profile, "samples", "count");
-	if (session->config.clock == CPROF_PERF_CYCLES)
+	if (session->config.kinds & CPROF_KIND_CYCLES)
 		cprof_profile_add_type(profile, "cycles", "count");
 	else
 		cprof_profile_add_type(profile, "cpu", "nanoseconds");
@@ -200,17 +126,26 @@ static struct cprof_error *create_profile(struct cprof_session *session)
 	return cprof_profile_check(profile);
 }
 
-static struct cprof_error *open_all(struct cprof_session *session)
+static struct cprof_error *open_perf(struct cprof_session *session)
 {
 	const struct cprof_session_config *config = &session->config;
-	const struct cprof_modules_options options = {.debug_dir = config->debug_dir};
 	const struct cprof_perf_config perf = {
 		.way = config->way,
-		.clock = config->clock,
+		.clock = config->kinds & CPROF_KIND_CYCLES ? CPROF_PERF_CYCLES
+							   : CPROF_PERF_CPU_CLOCK,
 		.rate = config->rate ? config->rate : RATE_DEFAULT,
 		.kernel = !config->no_kernel,
 		.user_stack = true,
 	};
+
+	CPROF_TRY(cprof_perf_create(session->target, &perf, &session->perf));
+	return create_profile(session);
+}
+
+static struct cprof_error *open_all(struct cprof_session *session)
+{
+	const struct cprof_session_config *config = &session->config;
+	const struct cprof_modules_options options = {.debug_dir = config->debug_dir};
 	const struct cprof_unwinder_ops *ops =
 		config->unwinder ? config->unwinder : &cprof_unwinder_cfi;
 
@@ -221,8 +156,11 @@ static struct cprof_error *open_all(struct cprof_session *session)
 	session->stop_fd = eventfd(0, EFD_CLOEXEC);
 	if (session->stop_fd < 0)
 		return cprof_error_errno(CPROF_FAILED, errno, NULL, "eventfd");
-	CPROF_TRY(cprof_perf_create(session->target, &perf, &session->perf));
-	return create_profile(session);
+	if (config->kinds & PERF_KINDS)
+		CPROF_TRY(open_perf(session));
+	return config->kinds & CPROF_KIND_THREADS
+		       ? cprof_target_create(config->pid, &session->dump_target)
+		       : NULL;
 }
 
 struct cprof_error *cprof_session_create(const struct cprof_session_config *config,
@@ -235,9 +173,12 @@ struct cprof_error *cprof_session_create(const struct cprof_session_config *conf
 		return cprof_error_nomem();
 	session->source.ops = &source_ops;
 	session->config = *config;
+	if (!config->kinds)
+		session->config.kinds = CPROF_KIND_CPU;
 	session->awaiting_exec = config->await_exec;
 	session->stop_fd = -1;
 	pthread_mutex_init(&session->lock, NULL);
+	pthread_mutex_init(&session->tracing, NULL);
 	error = open_all(session);
 	if (error) {
 		cprof_session_destroy(session);
@@ -262,6 +203,7 @@ void cprof_session_destroy(struct cprof_session *session)
 	cprof_space_destroy(session->space);
 	cprof_modules_destroy(session->modules);
 	cprof_target_destroy(session->target);
+	cprof_target_destroy(session->dump_target);
 	HASH_ITER(hh, session->threads, thread, next)
 	{
 		HASH_DEL(session->threads, thread);
@@ -270,6 +212,7 @@ void cprof_session_destroy(struct cprof_session *session)
 	if (session->stop_fd >= 0)
 		close(session->stop_fd);
 	pthread_mutex_destroy(&session->lock);
+	pthread_mutex_destroy(&session->tracing);
 	free(session);
 }
 
@@ -288,9 +231,21 @@ int cprof_session_ended_fd(const struct cprof_session *session)
 	return cprof_target_pidfd(session->target);
 }
 
+static void add_counts(struct cprof_session_counts *sum, const struct cprof_session_counts *more)
+{
+	sum->samples += more->samples;
+	sum->lost += more->lost;
+	sum->frames += more->frames;
+	for (int end = 0; end < CPROF_ENDS; end++)
+		sum->ends[end] += more->ends[end];
+}
+
 void cprof_session_tell(struct cprof_session *session, struct cprof_session_stats *stats)
 {
 	*stats = session->stats;
+	add_counts(&stats->all, &stats->cpu);
+	add_counts(&stats->all, &stats->heap_counts);
+	add_counts(&stats->all, &stats->dump);
 	stats->target_ended = session->ended;
 	if (session->started_ns)
 		stats->duration_ns = (session->ended_ns ? session->ended_ns : cprof_now_ns()) -

@@ -20,13 +20,13 @@ static void add_loss(struct cprof_session *session, const struct cprof_session_s
 		     struct cprof_profile *profile)
 {
 	uint64_t period = stats->perf.period;
-	uint64_t seen = (stats->samples + stats->lost) * period;
+	uint64_t seen = (stats->cpu.samples + stats->cpu.lost) * period;
 
 	if (session->config.threads)
 		return; /* nobody knows whose it was */
-	if (stats->lost)
-		add_marker(profile, "[lost samples]", (int64_t)stats->lost,
-			   (int64_t)(stats->lost * period));
+	if (stats->cpu.lost)
+		add_marker(profile, "[lost samples]", (int64_t)stats->cpu.lost,
+			   (int64_t)(stats->cpu.lost * period));
 	if (session->config.no_kernel) /* what is in the kernel is counted, but not wanted */
 		return;
 	if (stats->perf.counted > seen + 2 * period &&
@@ -60,8 +60,8 @@ static struct cprof_error *name(struct cprof_session *session, struct cprof_nami
 	return NULL;
 }
 
-struct cprof_error *cprof_session_snapshot(struct cprof_session *session,
-					   struct cprof_profile **result)
+static struct cprof_error *perf_snapshot(struct cprof_session *session,
+					 struct cprof_profile **result)
 {
 	struct cprof_session_stats stats;
 	struct cprof_naming *naming;
@@ -83,4 +83,72 @@ struct cprof_error *cprof_session_snapshot(struct cprof_session *session,
 	*result = error ? NULL : cprof_naming_take(naming);
 	cprof_naming_destroy(naming);
 	return error;
+}
+
+/* --- dumps --------------------------------------------------------------------------------- */
+
+static void count_dump(struct cprof_session *session, const struct cprof_dump *dump)
+{
+	struct cprof_session_stats *stats = &session->stats;
+
+	pthread_mutex_lock(&session->lock);
+	cprof_session_count_dump(dump, &stats->dump);
+	stats->threads = CPROF_MAX(stats->threads, dump->count);
+	stats->dump_stops += dump->stops;
+	stats->dump_stopped_ns = CPROF_MAX(stats->dump_stopped_ns, dump->stopped_ns);
+	pthread_mutex_unlock(&session->lock);
+}
+
+void cprof_session_count_dump(const struct cprof_dump *dump, struct cprof_session_counts *counts)
+{
+	*counts = (struct cprof_session_counts){0};
+	for (size_t i = 0; i < dump->count; i++) {
+		const struct cprof_dump_thread *thread = &dump->threads[i];
+
+		if (!thread->held)
+			continue;
+		counts->samples++;
+		counts->ends[thread->end]++;
+		for (size_t j = 0; j < thread->frame_count; j++)
+			counts->frames += !thread->frames[j].inlined;
+	}
+}
+
+struct cprof_error *cprof_session_dump(struct cprof_session *session, struct cprof_dump **dump)
+{
+	const struct cprof_session_config *config = &session->config;
+	const struct cprof_dump_options how = {
+		.threads = config->threads,
+		.debug_dir = config->debug_dir,
+		.no_inlines = config->no_inlines,
+		.no_lines = config->no_lines,
+	};
+	struct cprof_error *error;
+
+	pthread_mutex_lock(&session->tracing);
+	error = cprof_dump_take(session->dump_target, &how, dump);
+	pthread_mutex_unlock(&session->tracing);
+	if (!error)
+		count_dump(session, *dump);
+	return error;
+}
+
+static struct cprof_error *dump_snapshot(struct cprof_session *session,
+					 struct cprof_profile **profile)
+{
+	struct cprof_dump *dump;
+	struct cprof_error *error;
+
+	CPROF_TRY(cprof_session_dump(session, &dump));
+	error = cprof_dump_profile(dump, profile);
+	cprof_dump_destroy(dump);
+	return error;
+}
+
+struct cprof_error *cprof_session_snapshot(struct cprof_session *session, enum cprof_kind kind,
+					   struct cprof_profile **profile)
+{
+	if (kind == CPROF_KIND_THREADS)
+		return dump_snapshot(session, profile);
+	return perf_snapshot(session, profile);
 }

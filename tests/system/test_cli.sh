@@ -26,7 +26,7 @@ done
 check "help onto a full device fails" test $? = 1
 
 # Usage errors
-start sleep 60
+start sleep 600
 target=$pid
 expect 2
 expect 2 -p "$target"
@@ -41,11 +41,43 @@ for bad in '' -1 1x 1. .5 1e3 nan inf ' 1' 99999999999999999999 1:30; do
 done
 for bad in 0 -5 1.5 x 99999999999; do expect 2 record -p "$target" -F "$bad"; done
 said perf_event_max_sample_rate
-for bad in heap mutex block threadcreate nonsense cpu,heap ''; do
+for bad in heap mutex block threadcreate nonsense cpu,mutex cpu, ''; do
 	expect 2 record -p "$target" -e "$bad"
 done
 expect 2 record -p "$target" -e heap
 said 'cpu, cycles'
+expect 2 record -p "$target" -e cpu,cycles
+said 'one of them'
+for several in "-e cpu,threads" "-e cpu -e threads"; do
+	# shellcheck disable=SC2086
+	expect 2 record -p "$target" $several -o one.pb.gz
+	said '%e'
+	# shellcheck disable=SC2086
+	expect 2 record -p "$target" $several -o -
+	said '%e'
+	# shellcheck disable=SC2086
+	expect 0 record -p "$target" $several -d 0.2 -o 'both.%e.pb.gz' --stats both.json
+	said '^cpu: .* -> both\.cpu\.pb\.gz'
+	said '^threads: [01] samples, .* 1 threads, .* -> both\.threads\.pb\.gz'
+	check "both files" gzip -t both.cpu.pb.gz both.threads.pb.gz
+	check "stats of both" json_holds both.json 'set(d["kinds"]) == {"cpu", "threads"} and
+		d["samples"] == sum(k["samples"] for k in d["kinds"].values()) and
+		d["kinds"]["threads"]["samples"] <= 1 and "stopped_ns_max" in d and "clock" in d'
+	rm -f both.*
+done
+expect 0 record -p "$target" -e threads,cpu -d 0.1 -f json
+said '^cpu: .*sleep\.[0-9]*\.cpu\.001\.json'
+check "JSON of a profile" json_holds "sleep.$target.cpu.001.json" '"samples" in d'
+check "JSON of a dump" json_holds "sleep.$target.threads.001.json" 'd["threads"][0]["name"] == "sleep"'
+rm -f sleep.*
+# Every kind each time, the process ends meanwhile
+start sleep 1.3
+"$cprof" record -p "$pid" -e cpu,threads -d 0 --snapshot-every 500ms >out 2>err
+check "status 0 at its end" test $? = 0
+said "no dump of threads: process $pid has ended"
+check "series of dumps" test -s "sleep.$pid.threads.001.pb.gz" -a -s "sleep.$pid.threads.002.pb.gz"
+check "series of profiles" test -s "sleep.$pid.cpu.001.pb.gz" -a -s "sleep.$pid.cpu.003.pb.gz"
+rm -f sleep.*
 expect 2 record -p "$target" -f html
 expect 2 record -p "$target" --unwinder magic
 expect 2 record -p "$target" --sampling often
@@ -107,7 +139,7 @@ expect 0 record -p "$target" -d 0.1 -o /dev/stdout
 check "/dev/stdout" gzip -t out
 odd="we ird\$(x)"
 cp /usr/bin/sleep "$odd"
-start "./$odd" 60
+start "./$odd" 600
 expect 0 record -p "$pid" -d 0.1
 check "a name with odd bytes" test -e "we_ird__x_.$pid.cpu.001.pb.gz"
 expect 0 record -p "$target" -d 0.1 -q -o q.pb.gz

@@ -184,10 +184,21 @@ static void test_threads_options(void **state)
 	assert_int_equal(options.format, CPROF_FORMAT_JSON);
 	cprof_options_deinit(&options);
 	assert_int_equal(parse(&options, WORDS("record", "-p", "42", "-e", "threads")), 0);
-	assert_int_equal(options.clock, CPROF_EVENT_THREADS);
+	assert_int_equal(options.kinds, CPROF_KIND_THREADS);
 	cprof_options_deinit(&options);
-	assert_int_equal(parse(&options, WORDS("record", "-p", "42", "-e", "cpu,threads")), 2);
+	assert_int_equal(parse(&options, WORDS("record", "-p", "42", "-e", "cpu,threads")), 0);
+	assert_int_equal(options.kinds, CPROF_KIND_CPU | CPROF_KIND_THREADS);
 	cprof_options_deinit(&options);
+	assert_int_equal(parse(&options, WORDS("record", "-e", "threads,threads", "-e", "cycles")),
+			 0);
+	assert_int_equal(options.kinds, CPROF_KIND_CYCLES | CPROF_KIND_THREADS);
+	cprof_options_deinit(&options);
+	for (size_t i = 0; i < 6; i++) {
+		static char *const bad[] = {"cpu,cycles", "cpu,", ",cpu", "", "CPU", "threadsx"};
+
+		assert_int_equal(parse(&options, WORDS("record", "-e", bad[i])), 2);
+		cprof_options_deinit(&options);
+	}
 	assert_int_equal(parse(&options, WORDS("threads", "-p", "42", "--rate", "9")), 2);
 	cprof_options_deinit(&options);
 	assert_int_equal(parse(&options, WORDS("record", "-p", "42", "--watch", "1")), 2);
@@ -243,7 +254,7 @@ static void test_record_options(void **state)
 	assert_int_equal(options.rate, 99);
 	assert_true(options.duration_ns == CPROF_DURATION_DEFAULT);
 	assert_null(options.threads);
-	assert_int_equal(options.clock, CPROF_PERF_CPU_CLOCK);
+	assert_int_equal(options.kinds, 0);
 	cprof_options_deinit(&options);
 
 	assert_int_equal(parse(&options, WORDS("record", "-p42", "-d", "0", "-F", "999", "--thread",
@@ -259,7 +270,7 @@ static void test_record_options(void **state)
 	assert_true(options.no_kernel && options.quiet && options.verbose);
 	assert_false(options.no_lines || options.no_inlines);
 	assert_int_equal(options.way, CPROF_PERF_PER_THREAD);
-	assert_int_equal(options.clock, CPROF_PERF_CYCLES);
+	assert_int_equal(options.kinds, CPROF_KIND_CYCLES);
 	assert_int_equal(options.format, CPROF_FORMAT_FOLDED);
 	assert_string_equal(options.output, "--");
 	assert_int_equal(options.argument_count, 1);
