@@ -41,7 +41,7 @@ for bad in '' -1 1x 1. .5 1e3 nan inf ' 1' 99999999999999999999 1:30; do
 done
 for bad in 0 -5 1.5 x 99999999999; do expect 2 record -p "$target" -F "$bad"; done
 said perf_event_max_sample_rate
-for bad in heap mutex block threadcreate nonsense cpu,mutex cpu, ''; do
+for bad in heap mutex block threadcreate nonsense cpu,mutex 'cpu,' ''; do
 	expect 2 record -p "$target" -e "$bad"
 done
 expect 2 record -p "$target" -e heap
