@@ -25,6 +25,7 @@ enum cprof_tracee_phase {
 	CPROF_TRACEE_SEIZED,
 	CPROF_TRACEE_ASKED, /* to stop, but is not there yet */
 	CPROF_TRACEE_LATE,  /* did not come in time; no longer waited for */
+	CPROF_TRACEE_FREED, /* it did come, too late, and was let go at once */
 	CPROF_TRACEE_HELD,
 	CPROF_TRACEE_GONE,
 	CPROF_TRACEE_SPARED, /* never touched: it would not survive; only some of `regs` is known */

@@ -23,9 +23,9 @@
 #define TRACER_MS 5000
 
 /* Another dump is over soon, and so is what a killed profiler's tracer still does. */
-#define TRACED_NS       500000000ull
+#define TRACED_NS       1000000000ull
 #define TRACED_PAUSE_US 5000
-#define UNTRACED_TRIES  3
+#define UNTRACED_TRIES  10
 
 struct layout { /* of the shared memory */
 	struct cprof_tracer tracer;

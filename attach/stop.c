@@ -16,9 +16,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define DRAIN_TRIES 50
-#define LATE_NS     1000000000ull /* for a thread that only lacks a CPU to stop on */
-#define LATE_US     200           /* between looks at such threads */
+#define DRAIN_TRIES  50
+#define LATE_NS      1000000000ull /* for a thread that only lacks a CPU to stop on */
+#define ADDRESSED_NS 100000000ull  /* the same while others are held */
+#define LATE_US      200           /* between looks at such threads */
 
 enum stop_kind {
 	STOP_EXITED,
@@ -232,9 +233,7 @@ void cprof_stop_new(struct cprof_tracer *tracer, bool addressed, size_t *fresh)
 	if (!cprof_procfs_tasks(tracer->procfd, seize, &scan) && !tracer->fault)
 		tracer->fault = CPROF_TRACER_GONE;
 	*fresh = scan.fresh;
-	/* What is seized must be stopped even if others may not be: only from a stop is it let go
-	 * without a trace, should an ignored signal have woken it. */
-	if (!scan.fresh)
+	if (!scan.fresh || tracer->fault)
 		return;
 	if (!tracer->first_stop_ns) {
 		start_ticking(tracer->straggler_ns / 4);
@@ -255,55 +254,67 @@ void cprof_stop_new(struct cprof_tracer *tracer, bool addressed, size_t *fresh)
 
 /* --- letting go ---------------------------------------------------------------------------- */
 
-static void release(const struct cprof_tracee *tracee)
+static void release(struct cprof_tracer *tracer, struct cprof_tracee *tracee)
 {
+	int status;
+
+	/* After a refusal others are not stopped any more: our end lets them go, unnoticed, but for
+	 * those that a signal has stopped. */
+	if (tracee->phase == CPROF_TRACEE_SEIZED &&
+	    waitpid(tracee->tid, &status, __WALL | WNOHANG) == tracee->tid)
+		hold(tracer, tracee, status);
 	if (tracee->phase == CPROF_TRACEE_HELD)
 		ptrace(PTRACE_DETACH, tracee->tid, NULL, (long)tracee->signal);
 }
 
-/* Lets a late thread go if it has stopped by now; false if it must be waited for. */
-static bool release_late(struct cprof_tracer *tracer, struct cprof_tracee *tracee,
-			 uint64_t waited_ns)
+/* Lets a late thread go if it has stopped by now; false if it has not. */
+static bool release_late(struct cprof_tracer *tracer, struct cprof_tracee *tracee)
 {
 	int status;
 	pid_t got = waitpid(tracee->tid, &status, __WALL | WNOHANG);
 
-	if (got == tracee->tid) {
-		hold(tracer, tracee, status);
-		release(tracee);
-		/* What it did then is of another moment than the others' stacks. */
-		if (tracee->phase == CPROF_TRACEE_HELD)
-			tracee->phase = CPROF_TRACEE_LATE;
+	if (got == 0)
+		return false;
+	tracee->phase = CPROF_TRACEE_GONE;
+	if (got < 0)
 		return true;
-	}
-	return got < 0 || waited_ns > LATE_NS ||
-	       (waited_ns > tracer->straggler_ns &&
-		cprof_procfs_state(tracer->procfd, tracee->tid) == 'D');
+	hold(tracer, tracee, status);
+	release(tracer, tracee);
+	/* What it did then is of another moment than the others' stacks: told as not stopped. */
+	if (tracee->phase == CPROF_TRACEE_HELD)
+		tracee->phase = CPROF_TRACEE_FREED;
+	return true;
 }
 
 /*
  * A thread that had no CPU to stop on in time has been woken from its call all the same: should we
- * end before its stop, it would see EINTR. One in D state has no such call; our end releases it.
+ * end before its stop, it would see EINTR. One in D state is no such: our end releases it.
  */
-static void release_all_late(struct cprof_tracer *tracer)
+static void release_all_late(struct cprof_tracer *tracer, bool addressed, uint64_t limit_ns)
 {
-	uint64_t begin = cprof_now_ns();
+	uint64_t end = cprof_now_ns() + limit_ns;
 
-	for (size_t i = 0; i < tracer->count; i++)
-		while (tracer->tracees[i].phase == CPROF_TRACEE_LATE &&
-		       !release_late(tracer, &tracer->tracees[i], cprof_now_ns() - begin))
+	for (size_t i = 0; i < tracer->count; i++) {
+		struct cprof_tracee *tracee = &tracer->tracees[i];
+
+		while (tracee->phase == CPROF_TRACEE_LATE && (tracee->addressed || !addressed) &&
+		       !release_late(tracer, tracee) && cprof_now_ns() < end &&
+		       cprof_procfs_state(tracer->procfd, tracee->tid) != 'D')
 			usleep(LATE_US);
+	}
 }
 
 void cprof_stop_release(struct cprof_tracer *tracer)
 {
 	uint32_t leader = *find_slot(tracer, tracer->pid);
 
+	/* The others stay for these, or would see EINTR for signals addressed to them. */
+	release_all_late(tracer, true, ADDRESSED_NS);
 	for (size_t i = 0; i < tracer->count; i++)
 		if (tracer->tracees[i].addressed && i + 1 != leader)
-			release(&tracer->tracees[i]);
+			release(tracer, &tracer->tracees[i]);
 	if (leader)
-		release(&tracer->tracees[leader - 1]);
+		release(tracer, &tracer->tracees[leader - 1]);
 	/* An ignored signal that was queued meanwhile would interrupt the next call of whoever goes
 	 * on now; the leader drops it as soon as it runs. */
 	for (int i = 0; leader && i < DRAIN_TRIES && cprof_procfs_ignored_pending(tracer->procfd);
@@ -311,7 +322,7 @@ void cprof_stop_release(struct cprof_tracer *tracer)
 		usleep(20);
 	for (size_t i = 0; i < tracer->count; i++)
 		if (!tracer->tracees[i].addressed)
-			release(&tracer->tracees[i]);
+			release(tracer, &tracer->tracees[i]);
 	tracer->last_release_ns = cprof_now_ns();
-	release_all_late(tracer);
+	release_all_late(tracer, false, LATE_NS);
 }

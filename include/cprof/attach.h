@@ -51,7 +51,7 @@ struct cprof_snapshot {
  * Stops every thread, copies registers and stacks, lets them go. The target sees no EINTR: an
  * interrupted system call is restarted (DESIGN.md, Thread dump). Signals that arrive meanwhile are
  * delivered once; a process in group-stop stays in it. Errors: CPROF_DENIED with the rule (another
- * tracer, that is still there after half a second, and its name; Yama; seccomp on us);
+ * tracer, that is still there after a second, and its name; Yama; seccomp on us);
  * CPROF_NO_PROCESS when the target ends.
  */
 struct cprof_error *cprof_snapshot_take(const struct cprof_target *target,
