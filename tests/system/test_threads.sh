@@ -9,6 +9,7 @@ adds_up() { # STATS WHAT
 		d["duration_ns"] >= d["stopped_ns_max"] and d["frames"] >= d["samples"]'
 }
 ready() { # COMMAND...: begins it and waits for it to say so
+	rm -f ready.out # what the one before said
 	"$@" >ready.out 2>>start.log </dev/null &
 	pid=$!
 	pids+=("$pid")
