@@ -28,7 +28,7 @@ _cprof_attach() {
 		--unwinder) words="cfi fp libunwind" ;;
 		--color) words="auto always never" ;;
 		--by) words="function line address" ;;
-		-o | --output | --stats) ;;
+		-o | --output | --stats | --base) ;;
 		--debug-dir)
 			mapfile -t COMPREPLY < <(compgen -d -- "$current")
 			return
@@ -45,8 +45,8 @@ _cprof_attach() {
 			memtrace) words="-p --pid -i --interval -n --lines --no-inject --leak-threads
 				--leak-heap -F --rate --debug-dir --color -q --quiet -v --verbose -h --help
 				-V --version --" ;;
-			report) words="top folded -o --output -f --format --sample-index --cum -n
-				--count --focus --ignore --by --color -q --quiet -v --verbose -h --help
+			report) words="top folded -o --output -f --format --sample-index --base
+				--cum -n --count --focus --ignore --by --color -q --quiet -v --verbose -h --help
 				-V --version" ;;
 			help) words="record run threads dump memtrace report help -h --help -V --version" ;;
 			esac

@@ -280,6 +280,8 @@ const struct cprof_option cprof_option_table[] = {
 	{"sample-index", 0, "TYPE", CPROF_VERB_REPORT,
 	 "which value to show, by name; default: the file's default", set_text, AT(sample_index),
 	 NULL},
+	{"base", 0, "FILE", CPROF_VERB_REPORT, "subtract this profile: what has come since",
+	 set_text, AT(base), NULL},
 	{"cum", 0, NULL, CPROF_VERB_REPORT, "sort by cum instead of flat", set_flag, AT(cum), NULL},
 	{"count", 'n', "N", CPROF_VERB_REPORT, "so many rows; 0 = all", set_rows, 0, NULL},
 	{"focus", 0, "REGEX", CPROF_VERB_REPORT, "only stacks with a matching name", set_text,

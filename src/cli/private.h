@@ -76,6 +76,7 @@ struct cprof_options {
 	bool version;
 
 	const char *sample_index;
+	const char *base;
 	const char *focus;
 	const char *ignore;
 	uint64_t rows; /* UINT64_MAX: the default */

@@ -63,6 +63,26 @@ static struct cprof_error *choose(const struct cprof_options *options, const cha
 	return NULL;
 }
 
+/* Without --base: the file as it is. */
+static struct cprof_error *read_profile(const struct cprof_options *options, const char *file,
+					struct cprof_profile **profile)
+{
+	struct cprof_profile *base;
+	struct cprof_error *error;
+
+	CPROF_TRY(cprof_pprof_read(file, profile));
+	if (!options->base)
+		return NULL;
+	error = cprof_pprof_read(options->base, &base);
+	if (!error) {
+		error = cprof_profile_merge(*profile, base, -1);
+		cprof_profile_destroy(base);
+	}
+	if (error)
+		cprof_profile_destroy(cprof_take(*profile));
+	return error;
+}
+
 struct cprof_error *cprof_verb_report(const struct cprof_options *options, int *status)
 {
 	struct cprof_report_options report = {
@@ -83,7 +103,7 @@ struct cprof_error *cprof_verb_report(const struct cprof_options *options, int *
 	if (options->rows != UINT64_MAX)
 		report.count = options->rows ? (int)options->rows : -1;
 	CPROF_TRY(choose(options, &file, &format));
-	CPROF_TRY(cprof_pprof_read(file, &profile));
+	CPROF_TRY(read_profile(options, file, &profile));
 	error = cprof_format_profile(profile, format, &report, &bytes, &length);
 	cprof_profile_destroy(profile);
 	CPROF_TRY(error);

@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 
 # Help and version
-for verb in record run threads dump report help; do
+for verb in record run threads dump memtrace report help; do
 	expect 0 "$verb" --help
 	printed "^usage: cprof-attach $verb"
 	cp out verb.help
@@ -13,10 +13,10 @@ for verb in record run threads dump report help; do
 	printed '^cprof-attach [0-9]+\.[0-9]+'
 done
 expect 0 --help
-for verb in record run threads dump report help; do printed "^  $verb "; done
+for verb in record run threads dump memtrace report help; do printed "^  $verb "; done
 expect 0 help
 expect 0 --version
-for missing in memtrace serve push detach doctor view; do
+for missing in serve push detach doctor view; do
 	expect 0 --help
 	check "$missing is not listed" test "$(grep -c "^  $missing" out)" = 0
 	expect 2 "$missing" -p 1
@@ -71,8 +71,8 @@ check "JSON of a profile" json_holds "sleep.$target.cpu.001.json" '"samples" in 
 check "JSON of a dump" json_holds "sleep.$target.threads.001.json" 'd["threads"][0]["name"] == "sleep"'
 rm -f sleep.*
 # Every kind each time, the process ends meanwhile
-start sleep 1.3
-"$cprof" record -p "$pid" -e cpu,threads -d 0 --snapshot-every 500ms >out 2>err
+start sleep 3
+"$cprof" record -p "$pid" -e cpu,threads -d 0 --snapshot-every 700ms >out 2>err
 check "status 0 at its end" test $? = 0
 said "no dump of threads: process $pid has ended"
 check "series of dumps" test -s "sleep.$pid.threads.001.pb.gz" -a -s "sleep.$pid.threads.002.pb.gz"

@@ -12,6 +12,7 @@ package main
 
 import (
 	"os"
+	"runtime"
 	"runtime/pprof"
 	"sort"
 	"strings"
@@ -26,7 +27,18 @@ func words(n int) {
 	keep = append(keep, strings.Join(all, " "))
 }
 
+//go:noinline
+func more() {
+	keep = keep[:0]
+	for i := 0; i < 40; i++ {
+		words(20000 + i)
+	}
+	runtime.GC()
+	runtime.GC()
+}
+
 func main() {
+	runtime.MemProfileRate = 4096
 	file, _ := os.Create("cpu.pb.gz")
 	pprof.StartCPUProfile(file)
 	for end := time.Now().Add(time.Second); time.Now().Before(end); {
@@ -39,6 +51,10 @@ func main() {
 		pprof.Lookup(kind).WriteTo(file, 0)
 		file.Close()
 	}
+	more()
+	file, _ = os.Create("later.pb.gz")
+	pprof.Lookup("heap").WriteTo(file, 0)
+	file.Close()
 }
 GO
 	GOCACHE=$work/cache GOFLAGS=-mod=mod GOPROXY=off GO111MODULE=off go build -o foreign main.go && ./foreign
@@ -67,6 +83,21 @@ if [ ${#files[@]} = 0 ]; then
 	start "$python" -c 'while True: sorted(range(1000), key=str)'
 	cprof record -p "$pid" -d 1 -o own.pb.gz
 	[ "$status" != 0 ] || files+=("$work/own.pb.gz")
+fi
+# What has come since: the leak.
+if [ -s heap.pb.gz ] && [ -s later.pb.gz ]; then
+	files+=("$work/later.pb.gz")
+	for type in inuse_space inuse_objects alloc_space alloc_objects; do
+		check "--base, $type" same_top "$work/later.pb.gz" --base "$work/heap.pb.gz" \
+			--sample-index $type -- -base="$work/heap.pb.gz" -sample_index=$type
+	done
+	check "--base" same_top "$work/later.pb.gz" --base "$work/heap.pb.gz" -- -base="$work/heap.pb.gz"
+	grep -q 'main\.words' ours.txt && pass || fail "the leak is not named" ours.txt
+	expect 0 report "$work/heap.pb.gz" --base "$work/heap.pb.gz"
+	expect 1 report "$work/heap.pb.gz" --base "$work/cpu.pb.gz"
+	said 'types differ'
+	expect 1 report "$work/heap.pb.gz" --base "$work/missing.pb.gz"
+	expect 2 report "$work/heap.pb.gz" --base ''
 fi
 for file in ${files[@]+"${files[@]}"}; do
 	name=$(basename "$file")
