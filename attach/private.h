@@ -84,12 +84,47 @@ struct cprof_tracer {
 /* tracer.c: runs in the forked process. */
 void cprof_tracer_snapshot(struct cprof_tracer *tracer);
 
+/* process.c */
+/*
+ * Runs `work(context)` in a process and session of its own, so that Ctrl-C at the terminal does not
+ * end it between stop and release. `files`: it shares our descriptors. -1 with errno set.
+ */
+pid_t cprof_tracer_fork(void (*work)(void *context), void *context, bool files);
+/* Waits for its end, and brings that about after so many ms; false if it did not end by itself. */
+bool cprof_tracer_join(pid_t tracer, int timeout_ms);
+/* Why PTRACE_SEIZE was refused: another tracer by name, or the kernel's rule. */
+struct cprof_error *cprof_tracer_denied(const struct cprof_target *target, int errnum);
+/* Refuses if there is another tracer. */
+struct cprof_error *cprof_tracer_check(const struct cprof_target *target);
+/* Repeats what is refused for a tracer that is soon gone: another dump, or what a killed profiler's
+ * tracer still does. */
+struct cprof_error *cprof_tracer_retry(const struct cprof_target *target,
+				       struct cprof_error *(*attempt)(void *context),
+				       void *context);
+
 /* stop.c */
+enum cprof_stop {
+	CPROF_STOP_EXITED,
+	CPROF_STOP_INTERRUPT, /* ours */
+	CPROF_STOP_GROUP,     /* the thread was, or just came, into a group-stop */
+	CPROF_STOP_SIGNAL,    /* a signal is about to be delivered */
+	CPROF_STOP_SYSCALL,   /* entry or exit of a system call (TRACESYSGOOD) */
+	CPROF_STOP_LATE,      /* none in time */
+};
+enum cprof_stop cprof_stop_classify(int status);
+/* Interrupts waitpid() every now and then. */
+void cprof_stop_ticking(uint64_t every_ns);
 /* The tracee of a thread, added if it is new; NULL when there are too many. */
 struct cprof_tracee *cprof_tracee_get(struct cprof_tracer *tracer, pid_t tid);
 /* Looks at a thread before it is touched: its state letter, whether it is `addressed`, and whether
  * it must be spared. */
 void cprof_stop_note(const struct cprof_tracer *tracer, struct cprof_tracee *tracee);
+/*
+ * Whether a sleeping thread waits for a futex in memory that has been unmapped since: our stop
+ * would restart its call, which would then fail with EFAULT, at which glibc aborts the process.
+ * Left alone it sleeps on. `words`: what it is in, as cprof_procfs_syscall() tells.
+ */
+bool cprof_stop_must_spare(int procfd, pid_t pid, pid_t tid, uint64_t words[8]);
 /*
  * Seizes and interrupts every thread that is not known yet, and waits until all are held, gone, or
  * have had their time; `*fresh` tells how many were new.

@@ -2,7 +2,7 @@
  *
  * Procfs by system calls only, for a process that may not allocate.
  */
-#include "private.h"
+#include "remote.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -160,4 +160,18 @@ bool cprof_procfs_ignored_pending(int procfd)
 		return false;
 	text[got] = '\0';
 	return read_mask(text, "\nShdPnd:\t") & read_mask(text, "\nSigIgn:\t");
+}
+
+bool cprof_procfs_seccomp(int procfd, pid_t tid, unsigned *mode, unsigned *filters)
+{
+	static char text[8192];
+	ssize_t got = read_task(procfd, tid, "status", text, sizeof(text) - 1);
+
+	if (got <= 0)
+		return false;
+	text[got] = '\0';
+	/* Decimal, read as hexadecimal: the order is the same. */
+	*mode = (unsigned)read_mask(text, "\nSeccomp:\t");
+	*filters = (unsigned)read_mask(text, "\nSeccomp_filters:\t");
+	return true;
 }

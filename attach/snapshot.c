@@ -1,31 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
- * The profiler's side of a snapshot: prepares shared memory, forks the tracer, waits for it and
- * turns what it left into a result.
+ * The profiler's side of a snapshot: prepares shared memory, has the tracer work and turns what it
+ * left into a result.
  */
 #include "private.h"
 
 #include <cprof/util.h>
 #include <errno.h>
-#include <poll.h>
-#include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #define STRAGGLER_NS 20000000ull
 /* A tracer that takes longer hangs in a memory read (FUSE, userfaultfd): its end frees the target.
  */
 #define TRACER_MS 5000
-
-/* Another dump is over soon, and so is what a killed profiler's tracer still does. */
-#define TRACED_NS       1000000000ull
-#define TRACED_PAUSE_US 5000
-#define UNTRACED_TRIES  10
 
 struct layout { /* of the shared memory */
 	struct cprof_tracer tracer;
@@ -58,51 +46,6 @@ static struct cprof_error *add_range(void *context, const struct cprof_mapping *
 	return NULL;
 }
 
-/* --- refusals ------------------------------------------------------------------------------ */
-
-/* The process that traces a thread of the target already, 0 none. */
-static pid_t other_tracer(const struct cprof_target *target)
-{
-	CPROF_AUTO_FREE pid_t *tids = NULL;
-	size_t count = 0;
-	pid_t tracer = 0;
-
-	cprof_error_destroy(cprof_target_threads(target, &tids, &count));
-	for (size_t i = 0; i < count && !tracer; i++) {
-		CPROF_AUTO_FREE char *status = NULL;
-		const char *line;
-		char path[40];
-
-		snprintf(path, sizeof(path), "task/%d/status", (int)tids[i]);
-		status = cprof_read_file_at(cprof_target_procfd(target), path, 1 << 16, NULL);
-		line = status ? strstr(status, "\nTracerPid:") : NULL;
-		if (line)
-			tracer = (pid_t)strtol(line + strlen("\nTracerPid:"), NULL, 10);
-	}
-	return tracer;
-}
-
-static struct cprof_error *denied(const struct cprof_target *target, int errnum)
-{
-	int pid = (int)cprof_target_info(target)->pid;
-	pid_t tracer = other_tracer(target);
-	char path[40];
-	char name[64] = "?";
-	CPROF_AUTO_FREE char *comm = NULL;
-
-	if (!tracer)
-		return cprof_error_errno(
-			CPROF_DENIED, errnum,
-			"run as root, or allow it: sysctl kernel.yama.ptrace_scope=0",
-			"pid %d: it may not be traced", pid);
-	snprintf(path, sizeof(path), "/proc/%d/comm", (int)tracer);
-	comm = cprof_read_file_at(-1, path, sizeof(name), NULL);
-	if (comm)
-		cprof_text_clean(comm, strcspn(comm, "\n"), name, sizeof(name));
-	return cprof_error_create(CPROF_DENIED, "end that, or let it detach",
-				  "pid %d: already traced by %s (pid %d)", pid, name, (int)tracer);
-}
-
 static struct cprof_error *fault(const struct cprof_target *target,
 				 const struct cprof_tracer *tracer)
 {
@@ -112,7 +55,7 @@ static struct cprof_error *fault(const struct cprof_target *target,
 	case CPROF_TRACER_OK:
 		return NULL;
 	case CPROF_TRACER_DENIED:
-		return denied(target, tracer->errnum);
+		return cprof_tracer_denied(target, tracer->errnum);
 	case CPROF_TRACER_GONE:
 		return cprof_error_create(CPROF_NO_PROCESS, NULL, "pid %d: no such process", pid);
 	case CPROF_TRACER_TOO_MANY:
@@ -124,48 +67,19 @@ static struct cprof_error *fault(const struct cprof_target *target,
 	return cprof_error_errno(CPROF_FAILED, tracer->errnum, NULL, "pid %d: tracing", pid);
 }
 
-/* --- the tracer's process ------------------------------------------------------------------ */
-
-/* Its own session: Ctrl-C at the terminal must not end it between stop and release. */
-static pid_t fork_tracer(struct cprof_tracer *tracer)
+static void work(void *context)
 {
-	sigset_t none;
-	pid_t child;
-
-	sigemptyset(&none);
-	child = fork();
-	if (child != 0)
-		return child;
-	setsid();
-	signal(SIGINT, SIG_IGN);
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	cprof_tracer_snapshot(tracer);
-	_exit(0);
+	cprof_tracer_snapshot(context);
 }
 
 static struct cprof_error *run_tracer(const struct cprof_target *target,
 				      struct cprof_tracer *tracer)
 {
-	pid_t child = fork_tracer(tracer);
-	struct pollfd done = {.events = POLLIN};
-	int status;
-	int ready;
+	pid_t child = cprof_tracer_fork(work, tracer, false);
 
 	if (child < 0)
 		return cprof_error_errno(CPROF_FAILED, errno, NULL, "starting a tracer");
-	done.fd = (int)syscall(SYS_pidfd_open, child, 0);
-	do
-		ready = poll(&done, 1, TRACER_MS);
-	while (ready < 0 && errno == EINTR);
-	if (ready == 0)
-		kill(child, SIGKILL);
-	if (done.fd >= 0)
-		close(done.fd);
-	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-		continue;
-	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+	if (!cprof_tracer_join(child, TRACER_MS))
 		return cprof_error_create(CPROF_FAILED, NULL,
 					  "pid %d: the tracer did not come to an end (a stack in "
 					  "memory that does not answer); the process goes on",
@@ -257,21 +171,26 @@ static struct cprof_error *take(const struct cprof_target *target,
 	return error ? error : take_result(owned);
 }
 
-static struct cprof_error *take_once(const struct cprof_target *target,
-				     const struct cprof_snapshot_options *options,
-				     struct cprof_snapshot **snapshot)
+struct once {
+	const struct cprof_target *target;
+	const struct cprof_snapshot_options *options;
+	struct cprof_snapshot **snapshot;
+};
+
+static struct cprof_error *take_once(void *context)
 {
+	const struct once *once = context;
 	struct owned_snapshot *owned = calloc(1, sizeof(*owned));
 	struct cprof_error *error;
 
 	if (!owned)
 		return cprof_error_nomem();
-	error = take(target, options, owned);
+	error = take(once->target, once->options, owned);
 	if (error) {
 		cprof_snapshot_destroy(&owned->public);
 		return error;
 	}
-	*snapshot = &owned->public;
+	*once->snapshot = &owned->public;
 	return NULL;
 }
 
@@ -279,19 +198,9 @@ struct cprof_error *cprof_snapshot_take(const struct cprof_target *target,
 					const struct cprof_snapshot_options *options,
 					struct cprof_snapshot **snapshot)
 {
-	uint64_t end = cprof_now_ns() + TRACED_NS;
-	unsigned untraced = 0;
+	struct once once = {.target = target, .options = options, .snapshot = snapshot};
 
-	for (;;) {
-		struct cprof_error *error = take_once(target, options, snapshot);
-
-		/* The tracer may have gone between the refusal and our look for it. */
-		if (!error || error->status != CPROF_DENIED || cprof_now_ns() > end ||
-		    (!other_tracer(target) && ++untraced == UNTRACED_TRIES))
-			return error;
-		cprof_error_destroy(error);
-		usleep(TRACED_PAUSE_US);
-	}
+	return cprof_tracer_retry(target, take_once, &once);
 }
 
 void cprof_snapshot_destroy(struct cprof_snapshot *snapshot)

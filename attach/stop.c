@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Stopping threads and letting them go again. What a stop was (`classify`) is decided apart from
+ * Stopping threads and letting them go again. What a stop was is decided apart from
  * what is done about it.
  */
 #include "private.h"
@@ -21,20 +21,13 @@
 #define ADDRESSED_NS 100000000ull  /* the same while others are held */
 #define LATE_US      200           /* between looks at such threads */
 
-enum stop_kind {
-	STOP_EXITED,
-	STOP_INTERRUPT, /* ours */
-	STOP_GROUP,     /* the thread was, or just came, into a group-stop */
-	STOP_SIGNAL,    /* a signal is about to be delivered */
-};
-
-static enum stop_kind classify(int status)
+enum cprof_stop cprof_stop_classify(int status)
 {
 	if (!WIFSTOPPED(status))
-		return STOP_EXITED;
+		return CPROF_STOP_EXITED;
 	if (status >> 16 == PTRACE_EVENT_STOP)
-		return WSTOPSIG(status) == SIGTRAP ? STOP_INTERRUPT : STOP_GROUP;
-	return STOP_SIGNAL;
+		return WSTOPSIG(status) == SIGTRAP ? CPROF_STOP_INTERRUPT : CPROF_STOP_GROUP;
+	return WSTOPSIG(status) == (SIGTRAP | 0x80) ? CPROF_STOP_SYSCALL : CPROF_STOP_SIGNAL;
 }
 
 /* --- the table ----------------------------------------------------------------------------- */
@@ -65,18 +58,18 @@ struct cprof_tracee *cprof_tracee_get(struct cprof_tracer *tracer, pid_t tid)
 
 static void hold(struct cprof_tracer *tracer, struct cprof_tracee *tracee, int status)
 {
-	enum stop_kind kind = classify(status);
+	enum cprof_stop kind = cprof_stop_classify(status);
 	struct iovec regs = {.iov_base = &tracee->regs, .iov_len = sizeof(tracee->regs)};
 
-	if (kind == STOP_EXITED ||
+	if (kind == CPROF_STOP_EXITED ||
 	    ptrace(PTRACE_GETREGSET, tracee->tid, (void *)NT_PRSTATUS, &regs) != 0) {
 		tracee->phase = CPROF_TRACEE_GONE;
 		return;
 	}
 	tracer->stops++;
 	tracee->phase = CPROF_TRACEE_HELD;
-	tracee->group_stop = kind == STOP_GROUP;
-	tracee->signal = kind == STOP_SIGNAL ? WSTOPSIG(status) : 0;
+	tracee->group_stop = kind == CPROF_STOP_GROUP;
+	tracee->signal = kind == CPROF_STOP_SIGNAL ? WSTOPSIG(status) : 0;
 	if (cprof_arch_may_fork(&tracee->regs)) /* it may have since it was looked at */
 		tracee->addressed |= cprof_procfs_has_children(tracer->procfd, tracee->tid);
 	cprof_arch_restart(tracee->tid, &tracee->regs);
@@ -90,8 +83,7 @@ static void on_tick(int signal)
 	ticks++;
 }
 
-/* Interrupts waitpid() every now and then. */
-static void start_ticking(uint64_t every_ns)
+void cprof_stop_ticking(uint64_t every_ns)
 {
 	struct sigaction action = {.sa_handler = on_tick}; /* no SA_RESTART */
 	suseconds_t us = (suseconds_t)CPROF_MAX(every_ns / 1000, 1000u);
@@ -162,35 +154,30 @@ static bool wanted(const struct cprof_tracer *tracer, pid_t tid)
 	return false;
 }
 
-/*
- * A thread that waits for a futex in memory that has been unmapped since: our stop would restart
- * its call, which would then fail with EFAULT, at which glibc aborts the process. Left alone it
- * sleeps on.
- */
-static bool must_be_spared(const struct cprof_tracer *tracer, struct cprof_tracee *tracee)
+bool cprof_stop_must_spare(int procfd, pid_t pid, pid_t tid, uint64_t words[8])
 {
-	uint64_t words[8];
 	uint32_t value;
 	struct iovec local = {.iov_base = &value, .iov_len = sizeof(value)};
 	struct iovec remote = {.iov_len = sizeof(value)};
 
-	if (tracee->state != 'S' || !cprof_procfs_syscall(tracer->procfd, tracee->tid, words) ||
-	    !cprof_arch_is_futex(words[0]))
+	if (!cprof_procfs_syscall(procfd, tid, words) || !cprof_arch_is_futex(words[0]))
 		return false;
 	remote.iov_base = (void *)(uintptr_t)words[1];
-	if (process_vm_readv(tracer->pid, &local, 1, &remote, 1, 0) >= 0 || errno != EFAULT)
-		return false;
-	cprof_arch_in_syscall(words, &tracee->regs);
-	return true;
+	return process_vm_readv(pid, &local, 1, &remote, 1, 0) < 0 && errno == EFAULT;
 }
 
 void cprof_stop_note(const struct cprof_tracer *tracer, struct cprof_tracee *tracee)
 {
+	uint64_t words[8];
+
 	tracee->state = cprof_procfs_state(tracer->procfd, tracee->tid);
 	tracee->addressed = tracee->tid == tracer->pid ||
 			    cprof_procfs_has_children(tracer->procfd, tracee->tid);
-	if (must_be_spared(tracer, tracee))
-		tracee->phase = CPROF_TRACEE_SPARED;
+	if (tracee->state != 'S' ||
+	    !cprof_stop_must_spare(tracer->procfd, tracer->pid, tracee->tid, words))
+		return;
+	cprof_arch_in_syscall(words, &tracee->regs);
+	tracee->phase = CPROF_TRACEE_SPARED;
 }
 
 /* Seizing does not stop: it only makes the thread ours. */
@@ -236,7 +223,7 @@ void cprof_stop_new(struct cprof_tracer *tracer, bool addressed, size_t *fresh)
 	if (!scan.fresh || tracer->fault)
 		return;
 	if (!tracer->first_stop_ns) {
-		start_ticking(tracer->straggler_ns / 4);
+		cprof_stop_ticking(tracer->straggler_ns / 4);
 		tracer->taken_ns = cprof_wall_ns();
 		tracer->first_stop_ns = cprof_now_ns();
 	}
