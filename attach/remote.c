@@ -335,7 +335,7 @@ static bool map_text(struct cprof_held *held, int fd)
 	return true;
 }
 
-/* After a failure: what the thread can still take back itself. Nothing points to the text yet. */
+/* After a failure, while nothing points to the text yet. */
 static void uproot(struct cprof_held *held, int fd)
 {
 	const struct call unmap = {
@@ -361,22 +361,6 @@ static bool start(struct cprof_held *held, int fd)
 	return run_routine(held, header, call);
 }
 
-/* A START that failed half-way is taken back by the routine itself. Once slots were written the
- * text stays, for who may have got a pointer into it. */
-static void abort_start(struct cprof_held *held, int fd)
-{
-	const struct cprof_agent_header *header =
-		(const struct cprof_agent_header *)cprof_remote_area(held->remote)->text;
-	bool patched = held->remote->calls[0].step >= CPROF_AGENT_STEP_PATCH;
-	struct cprof_agent_call restore = {.operation = CPROF_AGENT_RESTORE, .memfd = -1};
-	struct cprof_agent_call undo = {.operation = CPROF_AGENT_ABORT, .memfd = fd};
-
-	if (patched && !run_routine(held, header, &restore))
-		return;
-	if (run_routine(held, header, &undo) && !patched)
-		uproot(held, fd);
-}
-
 static bool plant(struct cprof_held *held)
 {
 	const struct call create = {
@@ -390,14 +374,11 @@ static bool plant(struct cprof_held *held)
 
 	if (!demand(held, &create, &fd))
 		return false;
-	if (!open_memfd(held, (int)fd) || !map_text(held, (int)fd)) {
-		uproot(held, (int)fd);
-		return false;
-	}
-	if (start(held, (int)fd))
+	if (open_memfd(held, (int)fd) && map_text(held, (int)fd) && start(held, (int)fd))
 		return true;
-	if (held->remote->result == CPROF_REMOTE_ROUTINE && held->at_stop)
-		abort_start(held, (int)fd);
+	/* A START that fails has undone its own; one that did not answer may have patched. */
+	if (!held->remote->started || held->remote->result == CPROF_REMOTE_ROUTINE)
+		uproot(held, (int)fd);
 	return false;
 }
 

@@ -13,6 +13,7 @@
 #define SPINS        1000
 #define NS_PER_PAUSE 20 /* not less than a pause takes: bounds a wait without a clock */
 
+#define EBADF               9
 #define EEXIST              17
 #define PROT_READ           1
 #define PROT_WRITE          2
@@ -300,8 +301,13 @@ static bool map_all(struct cprof_agent_call *call)
 	if (!call->error) {
 		call->step = CPROF_AGENT_STEP_SHARED;
 		call->error = map(SHARED, SHARED_LENGTH, MAP_SHARED, call->memfd, MADV_DONTFORK);
-		if (!call->error)
+		if (!call->error && SHARED->magic == CPROF_AGENT_MAGIC)
 			return true;
+		if (!call->error) { /* another file's descriptor by now */
+			unmap(SHARED, SHARED_LENGTH);
+			call->memfd = -1;
+			call->error = -EBADF;
+		}
 		unmap(PRIVATE, CPROF_AGENT_PRIVATE_SIZE);
 	}
 	if (!call->adopt)
