@@ -117,7 +117,8 @@ static void put_share(const struct cprof_memtrace_line *line, FILE *out)
 	if (advice & CPROF_MEMTRACE_TRY_TCACHE)
 		fprintf(out,
 			"\n    a larger cache per thread (GLIBC_TUNABLES=glibc.malloc.tcache_count="
-			"100): %.0f%% of the allocator's time is in malloc beyond that cache",
+			"100): %.0f%% of the allocator's time is in malloc beyond that cache, "
+			"which takes blocks of up to 1032 bytes",
 			percent((double)cpu->slow_ns, allocator));
 	if (advice & CPROF_MEMTRACE_TRY_OTHER)
 		fprintf(out,

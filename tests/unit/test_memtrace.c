@@ -704,7 +704,8 @@ static void test_warning_text(void **state)
 		"M_TRIM_THRESHOLD and M_MMAP_THRESHOLD): the allocator's system calls and page "
 		"faults take 10% of CPU time, all page faults 15%\n"
 		"    a larger cache per thread (GLIBC_TUNABLES=glibc.malloc.tcache_count=100): "
-		"35% of the allocator's time is in malloc beyond that cache\n"
+		"35% of the allocator's time is in malloc beyond that cache, which takes blocks of "
+		"up to 1032 bytes\n"
 		"    another allocator (LD_PRELOAD of jemalloc or tcmalloc): 75% of the "
 		"allocator's time is in the C library's own code\n");
 }
