@@ -68,14 +68,6 @@ static bool any_pending(const struct cprof_plan *plan)
 	return false;
 }
 
-static bool nothing_to_patch(const struct cprof_plan *plan)
-{
-	for (size_t i = 0; i < plan->module_count; i++)
-		if (!plan->modules[i]->relocated)
-			return false;
-	return !plan->order_count;
-}
-
 struct cprof_error *cprof_plan_update(struct cprof_plan *plan, bool verify, size_t *fresh)
 {
 	bool changed = false;
@@ -93,8 +85,8 @@ struct cprof_error *cprof_plan_update(struct cprof_plan *plan, bool verify, size
 	plan->begun = true;
 	if (changed || verify)
 		CPROF_TRY(cprof_plan_tell(plan));
-	if (first && nothing_to_patch(plan))
-		return cprof_plan_refuse(plan);
+	if (first)
+		CPROF_TRY(cprof_plan_check(plan));
 	*fresh = 0;
 	for (size_t i = 0; i < plan->order_count; i++)
 		*fresh += plan->orders[i].state == CPROF_AGENT_ORDER_WANTED;

@@ -34,7 +34,7 @@ static const char *own_reason(const struct cprof_plan_module *module)
 		return NULL;
 	if (module->allocator)
 		return file->linkage.interpreter
-			       ? "its own calls of the allocator it carries pass no slot"
+			       ? "carries an allocator, which it calls through no slot"
 			       : NULL;
 	for (unsigned i = CPROF_PLAN_OWN; i < CPROF_PLAN_NAMES; i++)
 		if (cprof_plan_defines(file, i))
@@ -42,8 +42,7 @@ static const char *own_reason(const struct cprof_plan_module *module)
 	return cprof_plan_is_allocator(file) ? "carries an allocator of its own (malloc)" : NULL;
 }
 
-static void tell_module(const struct cprof_plan *plan, const struct cprof_plan_module *module,
-			struct cprof_agent_module *told)
+static void tell_module(const struct cprof_plan_module *module, struct cprof_agent_module *told)
 {
 	size_t counts[CPROF_PLAN_SLOT_HOOKED + 1] = {0};
 
@@ -67,7 +66,6 @@ static void tell_module(const struct cprof_plan *plan, const struct cprof_plan_m
 		told->reason = "some of its slots lead to functions unknown, or cannot be written";
 	else
 		told->cover = told->slots ? CPROF_AGENT_COVER_HOOKED : CPROF_AGENT_COVER_NONE;
-	(void)plan;
 }
 
 struct cprof_error *cprof_plan_tell(struct cprof_plan *plan)
@@ -77,7 +75,7 @@ struct cprof_error *cprof_plan_tell(struct cprof_plan *plan)
 		return cprof_error_nomem();
 	plan->told_count = plan->module_count;
 	for (size_t i = 0; i < plan->module_count; i++)
-		tell_module(plan, plan->modules[i], &plan->told[i]);
+		tell_module(plan->modules[i], &plan->told[i]);
 	return NULL;
 }
 
@@ -93,25 +91,48 @@ static const struct cprof_plan_module *program_of(const struct cprof_plan *plan)
 	return NULL;
 }
 
-struct cprof_error *cprof_plan_refuse(const struct cprof_plan *plan)
+/* Slots of the language's own runtime libraries say nothing of the program. */
+static bool is_runtime(const struct cprof_plan_module *module)
+{
+	const struct cprof_export *exports = module->file->linkage.exports;
+
+	return exports[CPROF_PLAN_LIBC].address || exports[CPROF_PLAN_UNWINDER].address ||
+	       exports[CPROF_PLAN_CXX].address;
+}
+
+/* Whether there is anything to patch, or will be. For a program that allocates by other means what
+ * the C library does for itself is not enough: the profile would be almost empty. */
+static bool is_worth_it(const struct cprof_plan *plan, const char *own)
+{
+	for (size_t i = 0; i < plan->module_count; i++) {
+		const struct cprof_plan_module *module = plan->modules[i];
+
+		if (module->known &&
+		    (!module->relocated || (plan->told[i].slots && !(own && is_runtime(module)))))
+			return true;
+	}
+	return false;
+}
+
+struct cprof_error *cprof_plan_check(const struct cprof_plan *plan)
 {
 	const struct cprof_target_info *info = cprof_target_info(plan->target);
 	const struct cprof_plan_module *program = program_of(plan);
-	const struct cprof_linkage *linkage = program ? &program->file->linkage : NULL;
-	const char *why = "no module of it calls an allocator that can be hooked";
 	const char *own = program && program->known ? own_reason(program) : NULL;
+	const char *why = "calls no allocator that can be hooked";
 
-	if (linkage && program->known && linkage->go)
-		return cprof_error_create(
-			CPROF_DENIED, "use its own heap profile (net/http/pprof), or -e cpu",
-			"pid %d: nothing to patch: %s is a Go program: the Go runtime allocates "
-			"by itself",
-			(int)info->pid, info->exe);
-	if (linkage && program->known && !linkage->interpreter)
-		why = "it is statically linked, so that its calls of the allocator pass no slot";
-	else if (program && !program->known)
-		why = "its file cannot be read";
-	return cprof_error_create(CPROF_DENIED, "use -e cpu, or link it dynamically",
-				  "pid %d: nothing to patch: %s: %s%s%s", (int)info->pid, info->exe,
-				  why, own ? "; it " : "", own ? own : "");
+	if (is_worth_it(plan, own))
+		return NULL;
+	if (own && program->file->linkage.go)
+		return cprof_error_create(CPROF_DENIED,
+					  "use its own heap profile (net/http/pprof), or -e cpu",
+					  "pid %d: nothing to patch: %s is a Go program: %s",
+					  (int)info->pid, info->exe, own);
+	if (program && !program->known)
+		why = "cannot be read";
+	else if (program && !program->file->linkage.interpreter)
+		why = "is statically linked: its calls of the allocator pass no slot";
+	return cprof_error_create(CPROF_DENIED, "use -e cpu, or link the allocator dynamically",
+				  "pid %d: nothing to patch: %s %s", (int)info->pid, info->exe,
+				  own ? own : why);
 }

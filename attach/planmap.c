@@ -19,6 +19,8 @@ const char *const cprof_plan_names[CPROF_PLAN_NAMES] = {
 	CPROF_AGENT_FUNCTIONS(NAME_OF_FUNCTION) /* */
 	"__libc_start_main",
 	"_rtld_global",
+	"_Unwind_Backtrace",
+	"__cxa_throw",
 	"je_malloc",
 	"_rjem_malloc",
 	"je_mallocx",
@@ -69,8 +71,9 @@ static struct cprof_error *open_file(struct cprof_plan *plan, const struct cprof
 	CPROF_AUTO_CLOSE int fd = cprof_target_open_file(plan->target, mapping, &file->verified);
 	struct cprof_error *error;
 
-	if (fd < 0) {
-		file->elf = mapping->path[0] == '/'; /* perhaps */
+	if (fd < 0) { /* perhaps; what lies in memory only is made code as a rule */
+		file->elf = mapping->path[0] == '/' && strncmp(mapping->path, "/memfd:", 7) != 0 &&
+			    strncmp(mapping->path, "/dev/", 5) != 0;
 		return NULL;
 	}
 	error = cprof_image_create(fd, &file->image);

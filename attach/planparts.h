@@ -14,6 +14,8 @@
 enum {
 	CPROF_PLAN_LIBC = CPROF_AGENT_FUNCTION_COUNT, /* only a C library defines it */
 	CPROF_PLAN_LINKER,                            /* only glibc's dynamic linker does */
+	CPROF_PLAN_UNWINDER,                          /* libgcc_s */
+	CPROF_PLAN_CXX,                               /* libstdc++ */
 	CPROF_PLAN_OWN, /* from here on: only an allocator that is linked in */
 	CPROF_PLAN_NAMES = CPROF_PLAN_OWN + 11
 };
@@ -124,7 +126,7 @@ void cprof_plan_release(struct cprof_plan *plan, uint32_t order);
 
 /* plancover.c: how far every module is covered; the refusal of a target with nothing to patch. */
 struct cprof_error *cprof_plan_tell(struct cprof_plan *plan);
-struct cprof_error *cprof_plan_refuse(const struct cprof_plan *plan);
+struct cprof_error *cprof_plan_check(const struct cprof_plan *plan);
 
 static inline bool cprof_plan_defines(const struct cprof_plan_file *file, unsigned name)
 {

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define NONE      255  /* no name */
+#define KEYS      4096 /* of a filter */
 #define CHAIN_MAX 4096 /* symbols looked at in one hash chain */
 
 /* What relocations of an ISA fill a slot with a symbol's address. */
@@ -32,9 +33,15 @@ struct linker {
 	const struct cprof_image *image;
 	const char *const *names;
 	size_t name_count;
+	/* Most symbols are told apart by how they begin, or by the hash that the file has of those
+	 * it exports: names lie all over a big file. */
+	bool beginnings[KEYS];
+	bool hashes[KEYS];
 	uint64_t tags[DT_NUM]; /* values of PT_DYNAMIC */
 	uint64_t gnu_hash;     /* DT_GNU_HASH */
 	struct table symbols;
+	struct table chains;   /* the hash table's part with a hash for every symbol … */
+	uint32_t first_hashed; /* … from this index on */
 	const char *strings;
 	size_t strings_room;
 	struct table relocations[2]; /* DT_RELA, DT_JMPREL */
@@ -87,10 +94,45 @@ static bool is_name(const char *strings, size_t room, uint64_t offset, const cha
 	       memcmp(strings + offset, name, length) == 0;
 }
 
+static unsigned beginning(const char *text, size_t room)
+{
+	unsigned key = 0;
+
+	for (size_t i = 0; i < 4 && i < room && text[i]; i++)
+		key = key * 31 + (uint8_t)text[i];
+	return key % KEYS;
+}
+
+static uint32_t gnu_hash(const char *name)
+{
+	uint32_t hash = 5381;
+
+	for (; *name; name++)
+		hash = hash * 33 + (uint8_t)*name;
+	return hash;
+}
+
+static unsigned hash_key(uint32_t hash)
+{
+	return (hash >> 1) % KEYS; /* the lowest bit is not stored */
+}
+
+static void prepare_filters(struct linker *linker)
+{
+	for (size_t i = 0; i < linker->name_count; i++) {
+		const char *name = linker->names[i];
+
+		linker->beginnings[beginning(name, strlen(name))] = true;
+		linker->hashes[hash_key(gnu_hash(name))] = true;
+	}
+}
+
 /* The index of a symbol's name, NONE if it was not asked for. */
 static uint8_t find_name(const struct linker *linker, const char *strings, size_t room,
 			 uint64_t offset)
 {
+	if (offset >= room || !linker->beginnings[beginning(strings + offset, room - offset)])
+		return NONE;
 	for (size_t i = 0; i < linker->name_count; i++)
 		if (is_name(strings, room, offset, linker->names[i]))
 			return (uint8_t)i;
@@ -150,6 +192,21 @@ static bool slot_kind(const Elf64_Rela *relocation, uint8_t *kind)
 	return false;
 }
 
+static uint8_t name_of_symbol(const struct linker *linker, size_t index)
+{
+	Elf64_Sym symbol;
+	int type;
+
+	if (index >= linker->first_hashed && index - linker->first_hashed < linker->chains.count &&
+	    !linker->hashes[hash_key(word_at(&linker->chains, index - linker->first_hashed))])
+		return NONE;
+	symbol = symbol_at(linker, index);
+	type = ELF64_ST_TYPE(symbol.st_info);
+	if (type != STT_FUNC && type != STT_NOTYPE && type != STT_GNU_IFUNC)
+		return NONE;
+	return find_name(linker, linker->strings, linker->strings_room, symbol.st_name);
+}
+
 /* Names by symbol index, as far as relocations use symbols: read once, in order, since a big
  * library has many more relocations than symbols. NULL with *count 0 if there are none. */
 static struct cprof_error *name_symbols(const struct linker *linker, uint8_t **names, size_t *count)
@@ -170,15 +227,8 @@ static struct cprof_error *name_symbols(const struct linker *linker, uint8_t **n
 	*names = end ? malloc(end) : NULL;
 	if (end && !*names)
 		return cprof_error_nomem();
-	for (size_t i = 0; i < end; i++) {
-		Elf64_Sym symbol = symbol_at(linker, i);
-		int type = ELF64_ST_TYPE(symbol.st_info);
-
-		(*names)[i] = type == STT_FUNC || type == STT_NOTYPE || type == STT_GNU_IFUNC
-				      ? find_name(linker, linker->strings, linker->strings_room,
-						  symbol.st_name)
-				      : NONE;
-	}
+	for (size_t i = 0; i < end; i++)
+		(*names)[i] = name_of_symbol(linker, i);
 	return NULL;
 }
 
@@ -259,40 +309,35 @@ static bool take_export(const struct linker *linker, size_t index, size_t name,
 	return true;
 }
 
-static uint32_t gnu_hash(const char *name)
-{
-	uint32_t hash = 5381;
-
-	for (; *name; name++)
-		hash = hash * 33 + (uint8_t)*name;
-	return hash;
-}
-
 /* The table: buckets, first symbol, Bloom words, shift; the Bloom filter (skipped: it only saves
  * time); the buckets, each the first symbol of its chain; one hash a symbol, its lowest bit ends
  * the chain. */
-static void find_by_gnu_hash(const struct linker *linker, size_t name, struct cprof_export *export)
+static void find_by_gnu_hash(struct linker *linker, struct cprof_export *exports)
 {
-	uint32_t hash = gnu_hash(linker->names[name]);
 	struct table words =
 		table_at(linker->image, linker->gnu_hash, UINT32_MAX, sizeof(uint32_t));
 	uint32_t buckets = word_at(&words, 0);
-	uint32_t first = word_at(&words, 1);
 	uint64_t bucket_at = 4 + 2 * (uint64_t)word_at(&words, 2);
-	uint64_t chain_at = bucket_at + buckets;
-	uint32_t index;
+	uint64_t skip = CPROF_MIN(bucket_at + buckets, words.count);
 
 	if (!buckets)
 		return;
-	index = word_at(&words, bucket_at + hash % buckets);
-	for (size_t i = 0; index >= first && i < CHAIN_MAX; i++, index++) {
-		uint64_t place = chain_at + (index - first);
-		uint32_t entry = word_at(&words, place);
+	linker->first_hashed = word_at(&words, 1);
+	linker->chains = (struct table){words.bytes + skip * sizeof(uint32_t), words.count - skip};
+	for (size_t name = 0; name < linker->name_count; name++) {
+		uint32_t hash = gnu_hash(linker->names[name]);
+		uint32_t index = word_at(&words, bucket_at + hash % buckets);
 
-		if (place >= words.count ||
-		    ((entry | 1) == (hash | 1) && take_export(linker, index, name, export)) ||
-		    (entry & 1))
-			return;
+		for (size_t i = 0; index >= linker->first_hashed && i < CHAIN_MAX; i++, index++) {
+			size_t place = index - linker->first_hashed;
+			uint32_t entry = word_at(&linker->chains, place);
+
+			if (place >= linker->chains.count ||
+			    ((entry | 1) == (hash | 1) &&
+			     take_export(linker, index, name, &exports[name])) ||
+			    (entry & 1))
+				break;
+		}
 	}
 }
 
@@ -308,20 +353,20 @@ static uint32_t sysv_hash(const char *name)
 }
 
 /* The table: buckets, symbols; the buckets; the next symbol of each in its chain. */
-static void find_by_sysv_hash(const struct linker *linker, size_t name, struct cprof_export *export)
+static void find_by_sysv_hash(const struct linker *linker, struct cprof_export *exports)
 {
 	struct table words =
 		table_at(linker->image, linker->tags[DT_HASH], UINT32_MAX, sizeof(uint32_t));
-	uint32_t buckets = word_at(&words, 0);
-	uint32_t index;
+	uint64_t buckets = word_at(&words, 0);
 
-	if (!buckets)
-		return;
-	index = word_at(&words, 2 + (uint64_t)(sysv_hash(linker->names[name]) % buckets));
-	for (size_t i = 0; index && i < CHAIN_MAX; i++) {
-		if (take_export(linker, index, name, export))
-			return;
-		index = word_at(&words, 2 + (uint64_t)buckets + index);
+	for (size_t name = 0; buckets && name < linker->name_count; name++) {
+		uint32_t index = word_at(&words, 2 + sysv_hash(linker->names[name]) % buckets);
+
+		for (size_t i = 0; index && i < CHAIN_MAX; i++) {
+			if (take_export(linker, index, name, &exports[name]))
+				break;
+			index = word_at(&words, 2 + buckets + index);
+		}
 	}
 }
 
@@ -399,16 +444,15 @@ struct cprof_error *cprof_image_linkage(const struct cprof_image *image, const c
 		return cprof_error_nomem();
 	if (image->kind != CPROF_IMAGE_ELF)
 		return NULL;
+	prepare_filters(&linker);
 	read_programs(&linker, linkage);
 	linkage->symbolic = linker.tags[DT_SYMBOLIC] || (linker.tags[DT_FLAGS] & DF_SYMBOLIC);
 	linkage->go = cprof_elf_section(image->file.elf, ".go.buildinfo", &header) ||
 		      cprof_elf_section(image->file.elf, ".gopclntab", &header);
-	for (size_t i = 0; i < linker.name_count; i++) {
-		if (linker.gnu_hash)
-			find_by_gnu_hash(&linker, i, &linkage->exports[i]);
-		else if (linker.tags[DT_HASH])
-			find_by_sysv_hash(&linker, i, &linkage->exports[i]);
-	}
+	if (linker.gnu_hash)
+		find_by_gnu_hash(&linker, linkage->exports);
+	else
+		find_by_sysv_hash(&linker, linkage->exports);
 	find_own(&linker, linkage);
 	error = find_imports(&linker, linkage);
 	if (error)
