@@ -347,17 +347,47 @@ static struct cprof_plan_module *find_dynamic(const struct cprof_plan *plan, uin
 	return NULL;
 }
 
+static bool make_needed_initial(struct cprof_plan *plan, const struct cprof_linkage *linkage)
+{
+	bool more = false;
+
+	for (size_t i = 0; i < plan->module_count; i++) {
+		struct cprof_plan_module *module = plan->modules[i];
+		uint64_t soname = module->file->linkage.soname;
+
+		if (module->initial || module->position == UINT32_MAX || !soname)
+			continue;
+		for (size_t n = 0; n < linkage->needed_count; n++)
+			module->initial |= linkage->needed[n] == soname;
+		more |= module->initial;
+	}
+	return more;
+}
+
 /*
- * Positions in the list. Modules come in the order in which names are looked up in them, those that
- * were there from the start first: all up to the C library or the dynamic linker were, since later
- * ones are put at the end. (A few that come from the start may stand behind them: their slots wait
- * until they are bound.)
+ * Which modules were there from the start, so that all names are looked up in them in the list's
+ * order: those up to the C library or the dynamic linker, since later ones are put at the end
+ * (libraries to preload are in front); and whatever such a module needs.
  */
+static void find_initial(struct cprof_plan *plan, uint32_t last)
+{
+	bool more = true;
+
+	for (size_t i = 0; i < plan->module_count; i++)
+		plan->modules[i]->initial = plan->modules[i]->position <= last;
+	while (more) {
+		more = false;
+		for (size_t i = 0; i < plan->module_count; i++)
+			if (plan->modules[i]->initial)
+				more |= make_needed_initial(plan, &plan->modules[i]->file->linkage);
+	}
+}
+
 static void read_list(struct cprof_plan *plan)
 {
 	uint64_t next = 0;
+	uint32_t last = 0;
 
-	plan->initial = 0;
 	for (size_t i = 0; i < plan->module_count; i++) {
 		plan->modules[i]->position = UINT32_MAX;
 		if (!next && plan->modules[i]->file->linkage.interpreter)
@@ -368,7 +398,7 @@ static void read_list(struct cprof_plan *plan)
 		struct link_map entry;
 
 		if (cprof_target_read(plan->target, next, &entry, sizeof(entry)) != sizeof(entry))
-			return;
+			break;
 		next = (uintptr_t)entry.l_next;
 		module = find_dynamic(plan, (uintptr_t)entry.l_ld);
 		if (!module)
@@ -376,8 +406,9 @@ static void read_list(struct cprof_plan *plan)
 		module->position = i;
 		if (cprof_plan_defines(module->file, CPROF_PLAN_LIBC) ||
 		    cprof_plan_defines(module->file, CPROF_PLAN_LINKER))
-			plan->initial = i;
+			last = i;
 	}
+	find_initial(plan, last);
 }
 
 struct cprof_error *cprof_plan_find_modules(struct cprof_plan *plan)

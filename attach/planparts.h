@@ -58,6 +58,7 @@ struct cprof_plan_module {
 	uint64_t bias;
 	struct cprof_plan_slot *slots;
 	uint32_t position; /* in the dynamic linker's list, UINT32_MAX: not in it */
+	bool initial;      /* there from the start, for certain */
 	bool seen;
 	bool known;     /* the file is certainly what is mapped */
 	bool fresh;     /* its slots have never been read */
@@ -94,7 +95,6 @@ struct cprof_plan {
 	size_t spare_count;
 	size_t spare_capacity;
 	uint64_t fingerprint; /* of the ranges */
-	uint32_t initial;     /* modules up to this position were there from the start */
 	struct cprof_agent_order *orders;
 	size_t order_count;
 	uint32_t *released; /* orders whose module is gone, to be used again */

@@ -72,13 +72,13 @@ static void look_up(const struct cprof_plan *plan, const struct cprof_plan_modul
 	const struct cprof_plan_module *best = NULL;
 
 	value->kind = VALUE_UNBOUND;
-	if (module->position > plan->initial || module->file->linkage.symbolic)
+	if (!module->initial || module->file->linkage.symbolic)
 		return;
 	for (size_t i = 0; i < plan->module_count; i++) {
 		struct cprof_plan_module *other = plan->modules[i];
 
 		if (other->known && other->file->linkage.exports[function].address &&
-		    other->position <= plan->initial && (!best || other->position < best->position))
+		    other->initial && (!best || other->position < best->position))
 			best = other;
 	}
 	if (!best || best->file->linkage.exports[function].indirect)

@@ -212,7 +212,10 @@ struct cprof_linkage {
 	struct cprof_import *imports; /* ascending by slot */
 	size_t import_count;
 	struct cprof_export *exports; /* one a name */
-	uint64_t relro_start;         /* PT_GNU_RELRO; both 0 if there is none */
+	uint64_t soname;              /* cprof_hash_bytes of DT_SONAME, 0: none */
+	uint64_t *needed;             /* the same of every DT_NEEDED */
+	size_t needed_count;
+	uint64_t relro_start; /* PT_GNU_RELRO; both 0 if there is none */
 	uint64_t relro_end;
 	uint64_t dynamic; /* PT_DYNAMIC, 0: not linked dynamically */
 	bool interpreter; /* PT_INTERP */

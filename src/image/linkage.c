@@ -10,9 +10,10 @@
 #include <cprof/util.h>
 #include <string.h>
 
-#define NONE      255  /* no name */
-#define KEYS      4096 /* of a filter */
-#define CHAIN_MAX 4096 /* symbols looked at in one hash chain */
+#define NONE        255   /* no name */
+#define IMPORTS_MAX 65536 /* of one image: no honest one has as many of a few names */
+#define KEYS        4096  /* of a filter */
+#define CHAIN_MAX   4096  /* symbols looked at in one hash chain */
 
 /* What relocations of an ISA fill a slot with a symbol's address. */
 static const struct {
@@ -39,6 +40,7 @@ struct linker {
 	bool hashes[KEYS];
 	uint64_t tags[DT_NUM]; /* values of PT_DYNAMIC */
 	uint64_t gnu_hash;     /* DT_GNU_HASH */
+	struct table dynamic;
 	struct table symbols;
 	struct table chains;   /* the hash table's part with a hash for every symbol … */
 	uint32_t first_hashed; /* … from this index on */
@@ -139,18 +141,21 @@ static uint8_t find_name(const struct linker *linker, const char *strings, size_
 	return NONE;
 }
 
-static void read_dynamic(struct linker *linker, uint64_t address, uint64_t size)
+/* An entry of PT_DYNAMIC; false at its end. */
+static bool dynamic_at(const struct linker *linker, size_t index, Elf64_Dyn *entry)
 {
-	struct table entries =
-		table_at(linker->image, address, size / sizeof(Elf64_Dyn), sizeof(Elf64_Dyn));
+	if (index >= linker->dynamic.count)
+		return false;
+	memcpy(entry, linker->dynamic.bytes + index * sizeof(*entry), sizeof(*entry));
+	return entry->d_tag != DT_NULL;
+}
+
+static void read_dynamic(struct linker *linker)
+{
 	uint64_t *tags = linker->tags;
+	Elf64_Dyn entry;
 
-	for (size_t i = 0; i < entries.count; i++) {
-		Elf64_Dyn entry;
-
-		memcpy(&entry, entries.bytes + i * sizeof(entry), sizeof(entry));
-		if (entry.d_tag == DT_NULL)
-			break;
+	for (size_t i = 0; dynamic_at(linker, i, &entry); i++) {
 		if (entry.d_tag == DT_GNU_HASH)
 			linker->gnu_hash = entry.d_un.d_val;
 		else if (entry.d_tag > 0 && entry.d_tag < DT_NUM)
@@ -175,6 +180,34 @@ static void read_dynamic(struct linker *linker, uint64_t address, uint64_t size)
 		linker->relocations[1] =
 			table_at(linker->image, tags[DT_JMPREL],
 				 tags[DT_PLTRELSZ] / sizeof(Elf64_Rela), sizeof(Elf64_Rela));
+}
+
+static uint64_t hash_string(const struct linker *linker, uint64_t offset)
+{
+	size_t room = offset < linker->strings_room ? linker->strings_room - offset : 0;
+
+	return room ? cprof_hash_bytes(linker->strings + offset,
+				       strnlen(linker->strings + offset, room))
+		    : 0;
+}
+
+static struct cprof_error *find_libraries(const struct linker *linker,
+					  struct cprof_linkage *linkage)
+{
+	size_t capacity = 0;
+	Elf64_Dyn entry;
+
+	if (linker->tags[DT_SONAME])
+		linkage->soname = hash_string(linker, linker->tags[DT_SONAME]);
+	for (size_t i = 0; dynamic_at(linker, i, &entry); i++) {
+		if (entry.d_tag != DT_NEEDED)
+			continue;
+		if (!cprof_grow(&linkage->needed, &capacity, linkage->needed_count + 1,
+				sizeof(*linkage->needed)))
+			return cprof_error_nomem();
+		linkage->needed[linkage->needed_count++] = hash_string(linker, entry.d_un.d_val);
+	}
+	return NULL;
 }
 
 /* --- imports ------------------------------------------------------------------------------- */
@@ -277,6 +310,8 @@ static struct cprof_error *find_imports(const struct linker *linker, struct cpro
 				      ELF64_ST_BIND(symbol.st_info) == STB_WEAK;
 			cprof_image_read(linker->image, import.slot, &import.initial,
 					 sizeof(import.initial));
+			if (linkage->import_count == IMPORTS_MAX)
+				break;
 			if (!cprof_grow(&linkage->imports, &capacity, linkage->import_count + 1,
 					sizeof(import)))
 				return cprof_error_nomem();
@@ -423,7 +458,10 @@ static void read_programs(struct linker *linker, struct cprof_linkage *linkage)
 		}
 		if (program.p_type == PT_DYNAMIC && !linkage->dynamic) {
 			linkage->dynamic = program.p_vaddr;
-			read_dynamic(linker, program.p_vaddr, program.p_filesz);
+			linker->dynamic =
+				table_at(linker->image, program.p_vaddr,
+					 program.p_filesz / sizeof(Elf64_Dyn), sizeof(Elf64_Dyn));
+			read_dynamic(linker);
 		}
 	}
 }
@@ -454,7 +492,9 @@ struct cprof_error *cprof_image_linkage(const struct cprof_image *image, const c
 	else
 		find_by_sysv_hash(&linker, linkage->exports);
 	find_own(&linker, linkage);
-	error = find_imports(&linker, linkage);
+	error = find_libraries(&linker, linkage);
+	if (!error)
+		error = find_imports(&linker, linkage);
 	if (error)
 		cprof_linkage_deinit(linkage);
 	return error;
@@ -464,5 +504,6 @@ void cprof_linkage_deinit(struct cprof_linkage *linkage)
 {
 	free(linkage->imports);
 	free(linkage->exports);
+	free(linkage->needed);
 	*linkage = (struct cprof_linkage){0};
 }

@@ -116,7 +116,9 @@ static void test_libraries(void **state)
 		struct cprof_image *image;
 		const struct cprof_import *weak = NULL;
 
-		sample_run("cc -O1 -fPIC -shared -fno-builtin %s -o part.so part.c", ways[i]);
+		sample_run("cc -O1 -fPIC -shared -fno-builtin %s -Wl,-soname,part.so.1 -o part.so "
+			   "part.c",
+			   ways[i]);
 		image = sample_image("part.so");
 		linkage = link_of(image);
 		assert_true(check_imports("part.so", &linkage) >= 4);
@@ -137,6 +139,9 @@ static void test_libraries(void **state)
 			else
 				assert_false(linkage.imports[s].weak);
 		assert_true(weak && weak->weak);
+		assert_int_equal(linkage.soname, cprof_hash_bytes("part.so.1", 9));
+		assert_int_equal(linkage.needed_count, 1);
+		assert_int_equal(linkage.needed[0], cprof_hash_bytes("libc.so.6", 9));
 		assert_int_equal(linkage.symbolic, strstr(ways[i], "symbolic") != NULL);
 		assert_int_equal(!linkage.relro_end, strstr(ways[i], "norelro") != NULL);
 		assert_true(linkage.dynamic && !linkage.interpreter && !linkage.go);
