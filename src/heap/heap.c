@@ -243,6 +243,8 @@ void cprof_heap_stats(struct cprof_heap *heap, struct cprof_heap_stats *stats)
 	*stats = heap->stats;
 	stats->lost += heap->ring.lost;
 	stats->malformed += heap->ring.malformed;
+	/* Sizes beyond 2^53 together, which only a liar has, are not exact. */
+	stats->live_bytes = CPROF_MAX(stats->live_bytes, 0.0);
 	stats->live_samples = heap->exact ? heap->blocks.count : heap->samples.count;
 	heap->stats.peak_bytes = heap->stats.live_bytes;
 }
