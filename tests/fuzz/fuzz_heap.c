@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The agent's shared area as a hostile target writes it. Input: 1 byte of flags (1: exact), then
- * commands: each is a byte that says what, a byte that says where, and up to 63 bytes that are
- * written there; drains and profiles in between.
+ * commands: each is what, where, a length, and so many bytes that are written there; drains and
+ * profiles in between.
  */
 #include "../unit/agent_sim.h"
 
@@ -99,8 +99,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	while (cprof_reader_left(&reader) && !reader.bad) {
 		uint8_t what = cprof_reader_u8(&reader);
 		uint8_t where = cprof_reader_u8(&reader);
-		size_t length = CPROF_MIN(cprof_reader_left(&reader),
-					  (size_t)cprof_reader_u8(&reader) % 256);
+		size_t wanted = cprof_reader_u8(&reader);
+		size_t length = CPROF_MIN(cprof_reader_left(&reader), wanted);
 		const void *bytes = cprof_reader_bytes(&reader, length);
 
 		if (bytes)

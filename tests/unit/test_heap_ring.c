@@ -4,6 +4,8 @@
  */
 #include "heap_world.h"
 
+#include <pthread.h>
+
 /* --- memo ---------------------------------------------------------------------------------- */
 
 /* How a stack is found by unwinding anew, and by what is remembered. */
@@ -123,6 +125,37 @@ static void test_memo_length(void **state)
 	expect_frames(sim, 0x4010, &a, 22);
 }
 
+/* What lies behind the captured bytes is not the stack's, whatever it is. */
+static void test_memo_behind(void **state)
+{
+	struct sim *sim = *state;
+	struct cprof_heap_stats stats;
+	struct sim_stack a;
+
+	sim_stack(sim, &a, 0, 20);
+	expect_frames(sim, 0x1000, &a, 22);
+	sim_alloc(sim, &a, 0x1010, 1);
+	((struct cprof_agent_record *)(sim->shared->ring + sim->shared->tail))->stack_length = 64;
+	cprof_heap_drain(sim->heap);
+	stats = stats_of(sim);
+	assert_int_equal(stats.frames, 22 + 3);
+	assert_int_equal(stats.ends[CPROF_END_TRUNCATED], 1);
+}
+
+/* A stack that ended early for want of a good rbp says nothing of one that has it. */
+static void test_memo_incomplete(void **state)
+{
+	struct sim *sim = *state;
+	struct sim_stack a;
+
+	sim_stack(sim, &a, 0, 20);
+	sim_rule(sim, a.words[3], (struct cprof_rule){.kind = CPROF_RULE_NONE});
+	for (unsigned i = 0; i < 20; i++) {
+		a.regs.rbp = i % 2 ? SIM_SP + 48 : 1;
+		expect_frames(sim, 0x1000 + 16 * i, &a, i % 2 ? 22 : 2);
+	}
+}
+
 /* After the address space has changed what was remembered is void. */
 static void test_memo_flush(void **state)
 {
@@ -134,6 +167,106 @@ static void test_memo_flush(void **state)
 	sim_rule(sim, a.regs.pc, sim_frame(64));
 	cprof_heap_flush(sim->heap);
 	expect_frames(sim, 0x1010, &a, 21);
+}
+
+/* --- bounds of stacks ---------------------------------------------------------------------- */
+
+static uint64_t own_thread_pointer(void)
+{
+	uint64_t pointer;
+
+	__asm__("mov %%fs:0, %0" : "=r"(pointer));
+	return pointer;
+}
+
+/* Makes a record as if of the calling thread. */
+static void *note_self(void *argument)
+{
+	struct sim *sim = argument;
+	struct sim_stack a;
+
+	sim_stack(sim, &a, 0, 3);
+	a.regs.thread_pointer = own_thread_pointer();
+	a.regs.sp = (uint64_t)__builtin_frame_address(0);
+	sim_put_alloc(sim, &a,
+		      &(struct cprof_agent_record){.tid = (uint32_t)gettid(),
+						   .id = 1,
+						   .address = a.regs.thread_pointer,
+						   .size = 1,
+						   .rate = 1});
+	cprof_heap_drain(sim->heap);
+	return NULL;
+}
+
+static const struct cprof_agent_stack *bounds_of(const struct sim *sim, uint64_t thread_pointer)
+{
+	return &sim->shared->stacks[(thread_pointer * CPROF_AGENT_HASH) >>
+				    (64 - CPROF_AGENT_SHARD_BITS)];
+}
+
+/* A thread's own mapping up to its thread pointer, and nothing for one whose stack is another. */
+static void *check_pthread(void *argument)
+{
+	struct sim *sim = argument;
+	const struct cprof_agent_stack *bounds = bounds_of(sim, own_thread_pointer());
+	pthread_attr_t attributes;
+	void *low = NULL;
+	size_t size = 0;
+
+	note_self(sim);
+	pthread_getattr_np(pthread_self(), &attributes);
+	pthread_attr_getstack(&attributes, &low, &size);
+	pthread_attr_destroy(&attributes);
+	assert_int_equal(bounds->thread_pointer, own_thread_pointer());
+	assert_int_equal(bounds->low, (uint64_t)low);
+	assert_int_equal(bounds->high, own_thread_pointer());
+	assert_int_equal(bounds->tid, gettid());
+	assert_int_equal(bounds->sequence % 2, 0);
+	assert_true(bounds->sequence > 0);
+	return NULL;
+}
+
+static void test_bounds(void **state)
+{
+	const struct cprof_agent_stack *bounds;
+	uint64_t self = own_thread_pointer();
+	struct cprof_target *target;
+	pthread_attr_t attributes;
+	pthread_t thread;
+	void *own_stack;
+	struct sim sim;
+
+	(void)state;
+	assert_null(cprof_target_create(getpid(), &target));
+	sim_init(&sim, 1);
+	cprof_space_destroy(sim.space);
+	assert_null(cprof_space_create(target, sim.modules, &sim.space));
+	assert_null(
+		cprof_space_map_module(sim.space, SIM_TEXT, SIM_TEXT_END, SIM_TEXT, sim.module));
+	sim.unwinder->ops->destroy(sim.unwinder);
+	assert_null(cprof_unwinder_cfi.create(sim.space, &sim.unwinder));
+	sim_start(&sim, NULL);
+	note_self(&sim);
+	bounds = bounds_of(&sim, self);
+	assert_int_equal(bounds->thread_pointer, self);
+	assert_true((uint64_t)&self >= bounds->low && (uint64_t)environ[0] < bounds->high);
+	assert_int_equal(bounds->tid, getpid());
+	pthread_create(&thread, NULL, check_pthread, &sim);
+	pthread_join(thread, NULL);
+
+	/* Memory of the program's own for a stack: without guard pages nobody can tell. */
+	memset(sim.shared->stacks, 0, sizeof(sim.shared->stacks));
+	own_stack = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	pthread_attr_init(&attributes);
+	pthread_attr_setstack(&attributes, own_stack, 1 << 20);
+	pthread_create(&thread, &attributes, note_self, &sim);
+	pthread_join(thread, NULL);
+	pthread_attr_destroy(&attributes);
+	for (size_t i = 0; i < CPROF_AGENT_SHARDS; i++)
+		assert_int_equal(sim.shared->stacks[i].low, 0);
+	munmap(own_stack, 1 << 20);
+	sim_deinit(&sim);
+	cprof_target_destroy(target);
 }
 
 /* --- hostile ------------------------------------------------------------------------------- */
@@ -255,6 +388,37 @@ static void test_stuck(void **state)
 	assert_int_equal(stats_of(sim).lost, 2);
 }
 
+/* Stacks without end fill neither our memory nor the profile; none is lost. */
+static void test_endless_stacks(void **state)
+{
+	struct sim *sim = *state;
+	struct cprof_profile *profile;
+	struct sim_stack a;
+	int64_t total = 0;
+	int64_t marked[4];
+
+	sim_stack(sim, &a, 0, 1);
+	for (unsigned i = 0; i < 1000; i++) {
+		sim_rule(sim, SIM_TEXT + 0x2000 + i, sim_frame(32));
+		sim_rule(sim, SIM_TEXT + 0x8000 + i, sim_frame(32));
+	}
+	for (uint64_t i = 0; i < 600000; i++) {
+		a.regs.pc = SIM_TEXT + 0x2000 + i % 1000;
+		a.words[3] = SIM_TEXT + 0x8000 + i / 1000;
+		while (!sim_alloc(sim, &a, 0x1000 + 16 * (i % 100), 1))
+			cprof_heap_drain(sim->heap);
+	}
+	cprof_heap_drain(sim->heap);
+	profile = profile_of(sim);
+	for (size_t i = 0; i < profile->sample_count; i++)
+		total += profile->values[4 * i];
+	assert_int_equal(total, 600000);
+	assert_true(profile->stack_count < 530000);
+	values_of(profile, 0, "[too many stacks]", marked);
+	assert_true(marked[0] > 70000 && marked[0] < 80000);
+	cprof_profile_destroy(profile);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -262,11 +426,15 @@ int main(void)
 		TEST(test_memo_frame_pointer),
 		TEST(test_memo_other_registers),
 		TEST(test_memo_length),
+		TEST(test_memo_behind),
+		TEST(test_memo_incomplete),
 		TEST(test_memo_flush),
 		TEST(test_bad_records),
 		TEST(test_bad_lengths),
 		TEST(test_bad_heads),
 		TEST(test_stuck),
+		TEST(test_endless_stacks),
+		cmocka_unit_test(test_bounds),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
