@@ -25,6 +25,7 @@ struct cprof_memtrace {
 	double allocated_bytes; /* as of the last line */
 	double live_bytes;
 	double first_bytes;
+	bool injected; /* at the last line */
 	uint32_t first_threads;
 	unsigned crossed; /* WARN bits whose line is crossed now */
 };
@@ -203,10 +204,12 @@ struct cprof_error *cprof_memtrace_step(struct cprof_memtrace *memtrace, uint64_
 	account_cpu(memtrace, line);
 	if (heap)
 		account_heap(memtrace, heap, line);
-	if (!memtrace->lines) {
-		memtrace->first_bytes = held(line);
+	if (!memtrace->lines)
 		memtrace->first_threads = process->threads;
-	}
+	/* Live bytes and resident ones do not compare: an agent may be lost on the way. */
+	if (!memtrace->lines || line->injected != memtrace->injected)
+		memtrace->first_bytes = held(line);
+	memtrace->injected = line->injected;
 	line->first_bytes = memtrace->first_bytes;
 	line->first_threads = memtrace->first_threads;
 	*warnings = warn(memtrace, line);

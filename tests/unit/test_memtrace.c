@@ -582,6 +582,11 @@ static void test_leak_warnings(void **state)
 	assert_int_equal(step(&trace, 0, 1, &heap), 0);
 	heap.live_bytes = 61 * MB;
 	assert_int_equal(step(&trace, 0, 1, &heap), CPROF_MEMTRACE_WARN_HEAP);
+	/* The agent is lost: resident memory from here on. */
+	assert_int_equal(step(&trace, 0, 1, NULL), 0);
+	assert_true(trace.line.first_bytes == 1000 * MB);
+	trace.process.rss_bytes = (uint64_t)(1051 * MB);
+	assert_int_equal(step(&trace, 0, 1, NULL), CPROF_MEMTRACE_WARN_HEAP);
 	end(&trace);
 }
 
