@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Where threads have their stacks, told to the agent: it then reads them by plain loads.
+ * Where threads have their stacks, told to the agent: it then reads them by plain loads, and
+ * reserves no more of the ring than there is stack.
  */
 #include "private.h"
 
@@ -10,6 +11,7 @@
 #include <sys/mman.h>
 
 #define AGAIN_NS 1000000000ull /* a thread that was not found is looked for at most this often */
+#define READ_NS  250000000ull  /* and maps are read at most this often */
 
 static uint32_t shard_of(uint64_t thread_pointer)
 {
@@ -85,8 +87,9 @@ void cprof_heap_bounds_publish(struct cprof_heap_bounds *bounds, struct cprof_ta
 	struct search search = {.bounds = bounds};
 
 	bounds->now_ns = cprof_now_ns();
-	if (!bounds->pending_count)
+	if (!bounds->pending_count || bounds->now_ns < bounds->read_ns + READ_NS)
 		return;
+	bounds->read_ns = bounds->now_ns;
 	if (target) {
 		search.main_tid = (uint32_t)cprof_target_info(target)->inner_pid;
 		cprof_error_destroy(cprof_target_maps(target, match, &search));

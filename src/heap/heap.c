@@ -127,8 +127,7 @@ static void on_record(struct cprof_heap *heap, const struct cprof_heap_record *r
 	struct cprof_heap_block *block;
 
 	if (record->fixed.type == CPROF_AGENT_RECORD_ALLOC) {
-		if (heap->bounds)
-			cprof_heap_bounds_note(heap->bounds, &record->fixed);
+		cprof_heap_bounds_note(heap->bounds, &record->fixed);
 		on_alloc(heap, record);
 	} else if (!heap->exact) {
 		heap->ring.malformed++; /* frees are read from the live table */
@@ -232,9 +231,8 @@ double cprof_heap_drain(struct cprof_heap *heap)
 		relieve(heap, dropped || full > RING_FULL);
 	heap->stats.peak_bytes = CPROF_MAX(heap->stats.peak_bytes, heap->stats.live_bytes);
 	__atomic_store_n(&heap->config.shared->heartbeat_ns, cprof_now_ns(), __ATOMIC_RELAXED);
-	if (heap->bounds)
-		cprof_heap_bounds_publish(heap->bounds, cprof_space_target(heap->config.space),
-					  heap->config.shared);
+	cprof_heap_bounds_publish(heap->bounds, cprof_space_target(heap->config.space),
+				  heap->config.shared);
 	return full;
 }
 
@@ -254,8 +252,7 @@ void cprof_heap_stats(struct cprof_heap *heap, struct cprof_heap_stats *stats)
 static struct cprof_error *create_exact(struct cprof_heap *heap)
 {
 	heap->undo = calloc(CPROF_HEAP_UNDO, sizeof(*heap->undo));
-	heap->bounds = calloc(1, sizeof(*heap->bounds));
-	if (!heap->undo || !heap->bounds)
+	if (!heap->undo)
 		return cprof_error_nomem();
 	return cprof_heap_memo_create(&heap->memo);
 }
@@ -277,7 +274,10 @@ struct cprof_error *cprof_heap_create(const struct cprof_heap_config *config,
 	heap->crowd = LIVE_FULL;
 	cprof_heap_ring_init(&heap->ring, config->shared);
 	read_counters(heap, &heap->counters);
-	if (heap->exact)
+	heap->bounds = calloc(1, sizeof(*heap->bounds));
+	if (!heap->bounds)
+		error = cprof_error_nomem();
+	if (!error && heap->exact)
 		error = create_exact(heap);
 	if (!error)
 		error = cprof_builder_create(config->modules, config->space, &heap->builder);

@@ -143,7 +143,8 @@ struct cprof_heap_bounds {
 	} threads[CPROF_AGENT_SHARDS]; /* by shard */
 	uint32_t pending[CPROF_HEAP_PENDING];
 	size_t pending_count;
-	uint64_t now_ns; /* of the last drain */
+	uint64_t now_ns;  /* of the last drain */
+	uint64_t read_ns; /* when maps were read last */
 };
 
 /* Takes note of a record's thread. */

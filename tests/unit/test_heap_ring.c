@@ -195,6 +195,8 @@ static void *note_self(void *argument)
 						   .size = 1,
 						   .rate = 1});
 	cprof_heap_drain(sim->heap);
+	usleep(260000); /* maps are not read again at once */
+	cprof_heap_drain(sim->heap);
 	return NULL;
 }
 

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The real agent's records of this very process, with its real stacks.
+ */
+#include "agent_plant.h"
+#include "heap_world.h"
+
+#define THREADS 3
+#define ROUNDS  20000
+
+struct hooked {
+	struct plant plant;
+	struct sim sim; /* over the plant's shared area */
+	struct cprof_target *target;
+	void *(*allocate)(size_t);
+	void *(*reallocate)(void *, size_t);
+	void (*release)(void *);
+};
+
+static void create(struct hooked *hooked, uint64_t rate)
+{
+	struct sim *sim = &hooked->sim;
+
+	memset(hooked, 0, sizeof(*hooked));
+	plant_create(&hooked->plant, rate, 42);
+	hooked->plant.shared->stack_max = 16384;
+	hooked->allocate = plant_hook(&hooked->plant, 0, CPROF_AGENT_F_malloc);
+	hooked->reallocate = plant_hook(&hooked->plant, 0, CPROF_AGENT_F_realloc);
+	hooked->release = plant_hook(&hooked->plant, 0, CPROF_AGENT_F_free);
+	sim->shared = hooked->plant.shared;
+	assert_null(cprof_target_create(getpid(), &hooked->target));
+	assert_null(cprof_modules_create(NULL, &sim->modules));
+	assert_null(cprof_space_create(hooked->target, sim->modules, &sim->space));
+	assert_null(cprof_space_refresh(sim->space));
+	assert_null(cprof_unwinder_cfi.create(sim->space, &sim->unwinder));
+	sim_start(sim, NULL);
+}
+
+static void destroy(struct hooked *hooked)
+{
+	struct sim *sim = &hooked->sim;
+
+	plant_run(&hooked->plant, CPROF_AGENT_RESTORE);
+	cprof_heap_destroy(sim->heap);
+	sim->unwinder->ops->destroy(sim->unwinder);
+	cprof_space_destroy(sim->space);
+	cprof_modules_destroy(sim->modules);
+	cprof_target_destroy(hooked->target);
+}
+
+/* Allocates at the end of so many calls; what the callers keep in registers differs each time. */
+static __attribute__((noinline)) void *deep(struct hooked *hooked, unsigned depth, size_t size)
+{
+	void *volatile block = depth ? deep(hooked, depth - 1, size) : hooked->allocate(size);
+
+	return block;
+}
+
+struct worker {
+	struct hooked *hooked;
+	unsigned number;
+	atomic_int *running;
+	double bytes;
+};
+
+static void *work(void *argument)
+{
+	struct worker *worker = argument;
+	struct hooked *hooked = worker->hooked;
+	void *kept[64] = {NULL};
+
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		size_t size = 1 + i % 300;
+
+		hooked->release(kept[i % 64]);
+		kept[i % 64] = deep(hooked, i % 8 * 3, size);
+		worker->bytes += (double)size;
+		if (i % 10 == 0) {
+			kept[i % 64] = hooked->reallocate(kept[i % 64], 2 * size);
+			worker->bytes += 2 * (double)size;
+		}
+	}
+	for (unsigned i = 0; i < 64; i++)
+		if (i >= worker->number)
+			hooked->release(kept[i]);
+	atomic_fetch_sub(worker->running, 1);
+	return NULL; /* `number` blocks are leaked */
+}
+
+static double run(struct hooked *hooked)
+{
+	struct worker workers[THREADS];
+	pthread_t threads[THREADS];
+	atomic_int running = THREADS;
+	double bytes = 0;
+
+	for (unsigned i = 0; i < THREADS; i++) {
+		workers[i] = (struct worker){.hooked = hooked, .number = i, .running = &running};
+		assert_int_equal(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+	}
+	while (running) {
+		cprof_heap_drain(hooked->sim.heap);
+		sched_yield();
+	}
+	for (unsigned i = 0; i < THREADS; i++) {
+		pthread_join(threads[i], NULL);
+		bytes += workers[i].bytes;
+	}
+	cprof_heap_drain(hooked->sim.heap);
+	return bytes;
+}
+
+static void test_exact(void **state)
+{
+	struct cprof_heap_stats stats;
+	struct hooked hooked;
+	double bytes;
+
+	(void)state;
+	create(&hooked, 1);
+	bytes = run(&hooked);
+	stats = stats_of(&hooked.sim);
+	print_message("exact: %.1f frames each, %.1f ms unwinding, %llu waits\n",
+		      (double)stats.frames / (double)stats.samples, (double)stats.unwind_ns / 1e6,
+		      (unsigned long long)hooked.plant.shared->waits);
+	assert_int_equal(stats.lost, hooked.plant.shared->dropped);
+	assert_int_equal(stats.malformed, 0);
+	assert_int_equal(stats.missed, 0);
+	if (!stats.lost && !hooked.plant.shared->dropped_frees) { /* or else the machine is busy */
+		assert_int_equal(stats.samples, THREADS * (ROUNDS + ROUNDS / 10));
+		assert_true(stats.alloc_bytes == bytes);
+		assert_int_equal(stats.live_samples, 0 + 1 + 2);
+	}
+	assert_true(stats.ends[CPROF_END_COMPLETE] > stats.samples * 99 / 100);
+	destroy(&hooked);
+}
+
+static void test_sampled(void **state)
+{
+	const uint64_t rate = 65536; /* so few samples that they fit into the ring at once */
+	struct cprof_heap_stats stats;
+	struct hooked hooked;
+	double bytes;
+	double error;
+
+	(void)state;
+	create(&hooked, rate);
+	bytes = run(&hooked);
+	stats = stats_of(&hooked.sim);
+	error = sqrt((double)stats.samples) * (double)rate;
+	assert_int_equal(stats.malformed, 0);
+	assert_int_equal(stats.lost, 0);
+	assert_int_equal(stats.missed, 0);
+	assert_true(fabs(stats.alloc_bytes - bytes) < 6 * error);
+	assert_true(stats.live_samples <= 3);
+	assert_true(stats.ends[CPROF_END_COMPLETE] > stats.samples * 99 / 100);
+	destroy(&hooked);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_exact),
+		cmocka_unit_test(test_sampled),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
