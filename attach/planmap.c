@@ -178,6 +178,9 @@ struct cprof_error *cprof_plan_read_maps(struct cprof_plan *plan, bool *changed)
 
 	plan->spare_count = 0;
 	CPROF_TRY(cprof_target_maps(plan->target, add_range, &reading));
+	if (!plan->spare_count && !cprof_target_alive(plan->target))
+		return cprof_error_create(CPROF_NO_PROCESS, NULL, "pid %d: the process has ended",
+					  (int)cprof_target_info(plan->target)->pid);
 	*changed = reading.fingerprint != plan->fingerprint;
 	if (!*changed)
 		return NULL;
@@ -281,7 +284,7 @@ static bool is_relocated(const struct cprof_plan *plan, const struct cprof_plan_
 
 	if (!module->known)
 		return false;
-	return start >= end || (range && !(range->prot & PROT_WRITE));
+	return !linkage->import_count || start >= end || (range && !(range->prot & PROT_WRITE));
 }
 
 static void destroy_module(struct cprof_plan_module *module)

@@ -153,29 +153,35 @@ static const struct cprof_plan_module *definer_of(const struct cprof_plan *plan,
 	return NULL;
 }
 
-/* The bank with that original, where it is put if there is room. False: all are taken. */
+static bool fits(uint64_t present, uint64_t original)
+{
+	return !present || present == original;
+}
+
+/* The bank with that original: its allocator's, or a free one. False: all are taken. */
 static bool get_bank(struct cprof_plan *plan, unsigned function, const struct value *value,
 		     unsigned *bank)
 {
+	const struct cprof_plan_module *definer = value->definer;
 	unsigned quiet = quiet_of[function];
-	uint64_t quiet_original = quiet == function
-					  ? value->original
-					  : value->definer->file->linkage.exports[quiet].address +
-						    value->definer->bias;
+	uint64_t quiet_original =
+		quiet == function ? value->original
+				  : definer->file->linkage.exports[quiet].address + definer->bias;
 
-	for (*bank = 0; *bank < CPROF_AGENT_BANKS; (*bank)++) {
-		uint64_t *originals = plan->config.originals[*bank];
-		bool used;
-		const struct cprof_plan_module *definer = definer_of(plan, *bank, &used);
+	for (unsigned empty = 0; empty < 2; empty++)
+		for (*bank = 0; *bank < CPROF_AGENT_BANKS; (*bank)++) {
+			uint64_t *originals = plan->config.originals[*bank];
+			bool used;
+			bool same = definer_of(plan, *bank, &used) == definer;
 
-		if ((used && definer != value->definer) ||
-		    (originals[function] && originals[function] != value->original) ||
-		    (originals[quiet] && originals[quiet] != quiet_original))
-			continue;
-		originals[function] = value->original;
-		originals[quiet] = quiet_original;
-		return true;
-	}
+			if (empty ? used
+				  : !same || !fits(originals[function], value->original) ||
+					    !fits(originals[quiet], quiet_original))
+				continue;
+			originals[function] = value->original;
+			originals[quiet] = quiet_original;
+			return true;
+		}
 	return false;
 }
 
@@ -286,47 +292,62 @@ static void keep_hook(struct cprof_plan *plan, const struct cprof_plan_module *m
 					   plan->config.originals[bank][i]);
 }
 
+/* A slot that is not to be hooked, as things are: what was ordered for it is void. */
+static void pass_slot(struct cprof_plan *plan, struct cprof_plan_slot *slot,
+		      enum cprof_plan_slot_status status)
+{
+	slot->status = status;
+	if (slot->order && plan->orders[slot->order - 1].state != CPROF_AGENT_ORDER_FAILED)
+		plan->orders[slot->order - 1].state = CPROF_AGENT_ORDER_CHANGED;
+}
+
+static void hook_slot(struct cprof_plan *plan, struct cprof_plan_module *module, size_t index,
+		      const struct value *value)
+{
+	unsigned function = module->file->linkage.imports[index].name;
+	struct cprof_plan_slot *slot = &module->slots[index];
+	unsigned bank;
+
+	if (!is_hookable(value->definer, function)) {
+		pass_slot(plan, slot, CPROF_PLAN_SLOT_PASSED);
+		return;
+	}
+	if (!get_bank(plan, function, value, &bank)) {
+		pass_slot(plan, slot, CPROF_PLAN_SLOT_NO_BANK);
+		return;
+	}
+	value->definer->allocator = true;
+	order_slot(plan, module, index, plan->base + plan->header.hooks[bank][function],
+		   CPROF_AGENT_ORDER_WANTED, slot->value);
+}
+
 static void decide_slot(struct cprof_plan *plan, struct cprof_plan_module *module, size_t index)
 {
 	const struct cprof_import *import = &module->file->linkage.imports[index];
 	struct cprof_plan_slot *slot = &module->slots[index];
 	struct value value = classify(plan, module, index);
-	unsigned bank;
 
-	slot->status = CPROF_PLAN_SLOT_PASSED;
 	switch (value.kind) {
 	case VALUE_HOOK:
 		keep_hook(plan, module, index);
 		return;
 	case VALUE_NOTHING:
-		if (!import->weak || slot->value)
-			slot->status = CPROF_PLAN_SLOT_PENDING;
+		pass_slot(plan, slot,
+			  import->weak && !slot->value ? CPROF_PLAN_SLOT_PASSED
+						       : CPROF_PLAN_SLOT_PENDING);
 		return;
 	case VALUE_UNBOUND:
-		slot->status = CPROF_PLAN_SLOT_PENDING;
+		pass_slot(plan, slot, CPROF_PLAN_SLOT_PENDING);
 		return;
 	case VALUE_STUB:
+		pass_slot(plan, slot, CPROF_PLAN_SLOT_PASSED);
 		return;
 	case VALUE_ELSEWHERE:
-		slot->status = CPROF_PLAN_SLOT_ELSEWHERE;
+		pass_slot(plan, slot, CPROF_PLAN_SLOT_ELSEWHERE);
 		return;
 	case VALUE_FUNCTION:
-		break;
+		hook_slot(plan, module, index, &value);
 	}
-	if (!is_hookable(value.definer, import->name))
-		return;
-	if (!get_bank(plan, import->name, &value, &bank)) {
-		slot->status = CPROF_PLAN_SLOT_NO_BANK;
-		return;
-	}
-	value.definer->allocator = true;
-	if (slot->order && plan->orders[slot->order - 1].state == CPROF_AGENT_ORDER_WANTED &&
-	    plan->orders[slot->order - 1].before == slot->value) {
-		slot->status = CPROF_PLAN_SLOT_HOOKED;
-		return;
-	}
-	order_slot(plan, module, index, plan->base + plan->header.hooks[bank][import->name],
-		   CPROF_AGENT_ORDER_WANTED, slot->value);
 }
 
 void cprof_plan_decide(struct cprof_plan *plan, struct cprof_plan_module *module)
