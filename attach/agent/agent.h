@@ -18,10 +18,24 @@ extern struct cprof_agent_control cprof_agent_control_page;
 extern struct cprof_agent_private cprof_agent_private_area;
 extern struct cprof_agent_shared cprof_agent_shared_area;
 
+/* These areas come and go. The compiler takes objects for always readable, and would read them
+ * before what is asked first: it must not know what the pointers lead to. */
+#define HIDDEN_AREA(type, name)                                                                    \
+	static inline struct type *name##_hidden(void)                                             \
+	{                                                                                          \
+		struct type *area = &name;                                                         \
+                                                                                                   \
+		__asm__("" : "+r"(area));                                                          \
+		return area;                                                                       \
+	}
+HIDDEN_AREA(cprof_agent_control, cprof_agent_control_page)
+HIDDEN_AREA(cprof_agent_private, cprof_agent_private_area)
+HIDDEN_AREA(cprof_agent_shared, cprof_agent_shared_area)
+
 #define CONFIG  (&cprof_agent_config_page)
-#define CONTROL (&cprof_agent_control_page)
-#define PRIVATE (&cprof_agent_private_area)
-#define SHARED  (&cprof_agent_shared_area)
+#define CONTROL (cprof_agent_control_page_hidden())
+#define PRIVATE (cprof_agent_private_area_hidden())
+#define SHARED  (cprof_agent_shared_area_hidden())
 
 #define LOAD(pointer)         __atomic_load_n(pointer, __ATOMIC_ACQUIRE)
 #define STORE(pointer, value) __atomic_store_n(pointer, value, __ATOMIC_RELEASE)

@@ -113,8 +113,8 @@ static inline void plant_map(struct plant *plant, uint64_t rate)
 	plant->shared->stack_max = 1024;
 	plant_beat(plant);
 
-	plant->base = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	PLANT_MUST(plant->base != MAP_FAILED && munmap(plant->base, size) == 0);
+	/* Where no other mapping will come to lie in between. */
+	plant->base = (uint8_t *)0x300000000000;
 	PLANT_MUST(mmap(plant->base, CPROF_AGENT_CONFIG, PROT_READ | PROT_EXEC,
 			MAP_PRIVATE | MAP_FIXED_NOREPLACE, plant->memfd, 0) == plant->base);
 	PLANT_MUST(mmap(plant->base + CPROF_AGENT_CONFIG, 0x2000, PROT_READ,
