@@ -396,6 +396,15 @@ static void carry_out(struct cprof_held *held)
 	for (uint32_t i = remote->plant; i < remote->call_count; i++)
 		if (!read_header(held, &header) || !run_routine(held, &header, &remote->calls[i]))
 			return;
+	for (size_t i = 0; i < CPROF_COUNT(remote->unmap); i++) {
+		const struct cprof_mapped_range *range = &remote->unmap[i];
+		const struct call unmap = {.number = SYS_munmap,
+					   .arguments = {range->start, range->end - range->start}};
+		long ignored;
+
+		if (range->end > range->start && !demand(held, &unmap, &ignored))
+			return;
+	}
 	if (remote->close_fd >= 0)
 		close_there(held, remote->close_fd);
 }

@@ -75,7 +75,8 @@ void cprof_fault_reached(const struct cprof_fault *fault, enum cprof_fault_point
 /* --- the job ------------------------------------------------------------------------------- */
 
 #define CPROF_REMOTE_RANGES 65536 /* vm.max_map_count's usual value */
-#define CPROF_REMOTE_CALLS  2
+#define CPROF_REMOTE_CALLS  1
+#define CPROF_REMOTE_UNMAPS 2
 
 enum cprof_remote_result {
 	CPROF_REMOTE_NONE, /* the tracer did not come to an end */
@@ -109,8 +110,9 @@ struct cprof_remote {
 	bool plant;    /* a new memfd is mapped there first, for calls[0] */
 	bool replace;  /* over what is there */
 	uint32_t memfd_flags;
-	size_t order_count; /* that the image carries */
-	int close_fd;       /* to be closed last, if it still is an agent's memfd; -1 none */
+	size_t order_count;                                   /* that the image carries */
+	struct cprof_mapped_range unmap[CPROF_REMOTE_UNMAPS]; /* after the calls; empty: none */
+	int close_fd; /* to be closed last, if it still is an agent's memfd; -1 none */
 	uint32_t call_count;
 	struct cprof_agent_call calls[CPROF_REMOTE_CALLS]; /* also results */
 	/* results */

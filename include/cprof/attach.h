@@ -138,7 +138,7 @@ struct cprof_agent_remains {
 	uint64_t slots; /* hooked slots; after a removal: slots restored */
 };
 /* Looks only: reads the target's memory, stops nobody. */
-struct cprof_error *cprof_agent_find(const struct cprof_target *target,
+struct cprof_error *cprof_agent_find(struct cprof_target *target,
 				     struct cprof_agent_remains *remains);
 /* Cleans; refuses (CPROF_DENIED) while another profiler is at work. */
 struct cprof_error *cprof_agent_clean(struct cprof_target *target,

@@ -1,0 +1,562 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The agent's life: planted, kept up, detached.
+ */
+#include "agentparts.h"
+#include "blob.h"
+
+#include <cprof/util.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/memfd.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+
+#define RATE_USUAL  (512u << 10)
+#define STACK_USUAL 16384
+#define TRIES       8            /* of planting: the target may map and close meanwhile */
+#define UPDATE_NS   250000000ull /* between looks at maps */
+#define LEAVE_NS    1000000000ull
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8u
+#endif
+
+/* After each patching slots are looked at again: a thread inside lazy binding may overwrite one. */
+static const uint64_t verify_after_ns[] = {10000000, 100000000, 1000000000};
+
+struct cprof_agent {
+	struct cprof_target *target;
+	struct cprof_remote *remote;
+	struct cprof_plan *plan;
+	struct cprof_place place;
+	struct cprof_agent_shared *shared; /* ours of the memfd */
+	struct cprof_agent_config *config;
+	int memfd;
+	struct cprof_agent_stats stats;
+	uint64_t patched_ns;
+	uint64_t updated_ns;
+	unsigned verified; /* of verify_after_ns */
+	bool detached;
+	pid_t *held; /* threads that ever were */
+	size_t held_capacity;
+};
+
+/* --- orders --------------------------------------------------------------------------------- */
+
+/* Config first: a hook must find its original from the first call on. */
+static void publish(struct cprof_agent *agent, size_t *first)
+{
+	size_t count;
+	const struct cprof_agent_order *orders = cprof_plan_orders(agent->plan, &count);
+
+	*first = count;
+	*agent->config = *cprof_plan_config(agent->plan);
+	memcpy(agent->shared->orders, orders, count * sizeof(*orders));
+	for (size_t i = count; i-- > 0;)
+		if (orders[i].state == CPROF_AGENT_ORDER_WANTED)
+			*first = i;
+	agent->shared->order_count = (uint32_t)count;
+	__sync_synchronize();
+}
+
+/* What came of them. The rest of an order is ours: the target may have written there. */
+static void take_states(struct cprof_agent *agent)
+{
+	size_t count;
+	struct cprof_agent_order *orders = cprof_plan_orders(agent->plan, &count);
+
+	agent->stats.slots_patched = 0;
+	for (size_t i = 0; i < count; i++) {
+		uint32_t state = agent->shared->orders[i].state;
+
+		if (state > CPROF_AGENT_ORDER_NONE && state <= CPROF_AGENT_ORDER_RESTORED)
+			orders[i].state = state;
+		agent->stats.slots_patched += orders[i].state == CPROF_AGENT_ORDER_DONE;
+	}
+}
+
+static void note_modules(struct cprof_agent *agent)
+{
+	size_t count;
+	const struct cprof_agent_module *modules = cprof_plan_modules(agent->plan, &count);
+
+	agent->stats.modules_covered = 0;
+	agent->stats.modules_bypassing = 0;
+	for (size_t i = 0; i < count; i++) {
+		agent->stats.modules_covered += modules[i].cover == CPROF_AGENT_COVER_HOOKED;
+		agent->stats.modules_bypassing += modules[i].cover == CPROF_AGENT_COVER_BYPASS;
+	}
+}
+
+static void note_stops(struct cprof_agent *agent)
+{
+	struct cprof_agent_stats *stats = &agent->stats;
+	const struct cprof_remote *remote = agent->remote;
+	size_t i = 0;
+
+	stats->stops += remote->stops;
+	stats->stopped_ns_max = CPROF_MAX(stats->stopped_ns_max, remote->held_ns);
+	while (i < stats->stopped_threads && agent->held[i] != remote->tid)
+		i++;
+	if (remote->tid && i == stats->stopped_threads &&
+	    cprof_grow(&agent->held, &agent->held_capacity, i + 1, sizeof(*agent->held)))
+		agent->held[stats->stopped_threads++] = remote->tid;
+}
+
+static struct cprof_error *call_routine(struct cprof_agent *agent, uint64_t operation, size_t first)
+{
+	struct cprof_remote *remote = agent->remote;
+	struct cprof_error *error;
+
+	remote->base = agent->place.base;
+	remote->plant = false;
+	memset(remote->unmap, 0, sizeof(remote->unmap));
+	remote->close_fd = -1;
+	remote->call_count = 1;
+	remote->calls[0] = (struct cprof_agent_call){
+		.operation = operation,
+		.first = first,
+		.memfd = -1,
+	};
+	error = cprof_remote_run(agent->target, remote);
+	note_stops(agent);
+	return error;
+}
+
+/* --- planting ------------------------------------------------------------------------------- */
+
+/* Since Linux 6.3 a memfd is asked to be one that cannot be executed as a file. */
+static uint32_t memfd_flags(void)
+{
+	struct utsname system;
+	char *minor;
+	unsigned long major;
+
+	if (uname(&system) != 0)
+		return MFD_CLOEXEC | MFD_ALLOW_SEALING;
+	major = strtoul(system.release, &minor, 10);
+	if (major > 6 || (major == 6 && *minor == '.' && strtoul(minor + 1, NULL, 10) >= 3))
+		return MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL;
+	return MFD_CLOEXEC | MFD_ALLOW_SEALING;
+}
+
+/* FNV-1a: the same in every process. */
+static uint64_t hash_blob(const uint8_t *bytes, size_t size)
+{
+	uint64_t hash = 0xcbf29ce484222325ull;
+
+	for (size_t i = 0; i < size; i++)
+		hash = (hash ^ bytes[i]) * 0x100000001b3ull;
+	return hash;
+}
+
+static void fill_text(struct cprof_remote *remote, struct cprof_agent_header *header)
+{
+	struct cprof_remote_area *area = cprof_remote_area(remote);
+	size_t size = (size_t)(cprof_agent_blob_end - cprof_agent_blob);
+
+	memcpy(area->text, cprof_agent_blob, size);
+	memcpy(header, area->text, sizeof(*header));
+	header->build = hash_blob(cprof_agent_blob, size);
+	memcpy(area->text, header, sizeof(*header));
+}
+
+static void fill_image(struct cprof_agent *agent, const struct cprof_agent_options *options)
+{
+	struct cprof_remote_area *area = cprof_remote_area(agent->remote);
+	size_t count;
+	const struct cprof_agent_order *orders = cprof_plan_orders(agent->plan, &count);
+
+	memcpy(area->text + CPROF_AGENT_CONFIG, cprof_plan_config(agent->plan),
+	       sizeof(struct cprof_agent_config));
+	area->shared.magic = CPROF_AGENT_MAGIC;
+	area->shared.heartbeat_ns = cprof_now_ns();
+	area->shared.rate = options && options->heap_rate ? options->heap_rate : RATE_USUAL;
+	area->shared.epoch = 1;
+	area->shared.stack_max = STACK_USUAL;
+	area->shared.host_pid = cprof_remains_own_pid(agent->target);
+	area->shared.order_count = (uint32_t)count;
+	area->shared.forbidden = 0;
+	memcpy(area->shared.orders, orders, count * sizeof(*orders));
+	agent->remote->order_count = count;
+}
+
+static void order_start(struct cprof_agent *agent, const struct cprof_agent_options *options)
+{
+	struct cprof_remote *remote = agent->remote;
+	uint64_t seed = options ? options->seed : 0;
+
+	if (!seed && getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
+		seed = cprof_now_ns();
+	remote->base = agent->place.base;
+	remote->plant = true;
+	remote->replace = agent->place.text;
+	remote->memfd_flags = memfd_flags();
+	remote->close_fd = -1;
+	memset(remote->unmap, 0, sizeof(remote->unmap));
+	remote->call_count = 1;
+	remote->calls[0] = (struct cprof_agent_call){
+		.operation = CPROF_AGENT_START,
+		.adopt = agent->place.control,
+		.seed = seed ? seed : 1,
+	};
+}
+
+/* An earlier agent of the same build is taken over where it is; another build stays beside. */
+static struct cprof_error *take_place(struct cprof_agent *agent,
+				      const struct cprof_agent_header *header, unsigned attempt,
+				      struct cprof_agent_config *kept)
+{
+	struct cprof_place *place = &agent->place;
+	uint64_t ignored;
+
+	CPROF_TRY(cprof_place_find(agent->target, header->build, place));
+	CPROF_TRY(cprof_remains_check(agent->target, place));
+	if (place->private || place->shared || place->memfd >= 0)
+		CPROF_TRY(cprof_remains_clear(agent->target, agent->remote, place, &ignored));
+	if (place->text && place->header.build == header->build && !place->private &&
+	    !place->shared &&
+	    cprof_target_read(agent->target, place->base + CPROF_AGENT_CONFIG, kept,
+			      sizeof(*kept)) == sizeof(*kept)) {
+		agent->stats.adopted = true;
+	} else {
+		*place = (struct cprof_place){.memfd = -1};
+		CPROF_TRY(cprof_place_choose(agent->target, attempt, &place->base));
+	}
+	place->header = *header;
+	return NULL;
+}
+
+/* The target may map something there, or close our descriptor, at any moment: then again. */
+static bool worth_repeating(const struct cprof_remote *remote)
+{
+	switch (remote->result) {
+	case CPROF_REMOTE_LOST:
+		return true;
+	case CPROF_REMOTE_SYSCALL:
+		return remote->syscall == SYS_mmap &&
+		       (remote->errnum == EEXIST || remote->errnum == EBADF);
+	case CPROF_REMOTE_ROUTINE:
+		return remote->errnum == EEXIST || remote->errnum == EBADF;
+	default:
+		return false;
+	}
+}
+
+static struct cprof_error *plant_once(struct cprof_agent *agent,
+				      const struct cprof_agent_options *options, unsigned attempt,
+				      cprof_agent_run *run, void *context)
+{
+	struct cprof_agent_config kept;
+	struct cprof_agent_header header;
+	struct cprof_error *error;
+	size_t fresh;
+
+	/* Refusals first, before anything is looked at or changed. */
+	CPROF_TRY(cprof_remote_begin(agent->target, agent->remote));
+	agent->stats.adopted = false;
+	fill_text(agent->remote, &header);
+	CPROF_TRY(take_place(agent, &header, attempt, &kept));
+	fill_text(agent->remote, &header);
+	cprof_plan_destroy(cprof_take(agent->plan));
+	CPROF_TRY(cprof_plan_create(agent->target, agent->place.base, &header,
+				    agent->stats.adopted ? &kept : NULL, &agent->plan));
+	CPROF_TRY(cprof_plan_update(agent->plan, true, &fresh));
+	fill_image(agent, options);
+	order_start(agent, options);
+	error = run(context, agent->target, agent->remote);
+	note_stops(agent);
+	return error;
+}
+
+/* What a failed attempt may have left: its tracer was killed, or gave up. */
+static void undo(struct cprof_agent *agent)
+{
+	struct cprof_place place;
+	uint64_t ignored;
+
+	if (!cprof_target_alive(agent->target))
+		return;
+	cprof_error_destroy(cprof_place_find(agent->target, 0, &place));
+	cprof_error_destroy(cprof_remains_clear(agent->target, agent->remote, &place, &ignored));
+}
+
+static struct cprof_error *map_memfd(struct cprof_agent *agent)
+{
+	void *config;
+
+	agent->memfd = agent->remote->memfd;
+	agent->shared = mmap(NULL, sizeof(*agent->shared), PROT_READ | PROT_WRITE, MAP_SHARED,
+			     agent->memfd, CPROF_AGENT_SHARED);
+	config = mmap(NULL, CPROF_AGENT_CONTROL - CPROF_AGENT_CONFIG, PROT_READ | PROT_WRITE,
+		      MAP_SHARED, agent->memfd, CPROF_AGENT_CONFIG);
+	if (agent->shared == MAP_FAILED)
+		agent->shared = NULL;
+	agent->config = config == MAP_FAILED ? NULL : config;
+	if (!agent->shared || !agent->config)
+		return cprof_error_errno(CPROF_FAILED, errno, NULL, "mapping the agent's memory");
+	agent->place.text = true;
+	agent->place.control = true;
+	agent->place.private = true;
+	agent->place.shared = true;
+	return NULL;
+}
+
+static struct cprof_error *plant(struct cprof_agent *agent,
+				 const struct cprof_agent_options *options, cprof_agent_run *run,
+				 void *context)
+{
+	struct cprof_error *error = NULL;
+
+	for (unsigned attempt = 0; attempt < TRIES; attempt++) {
+		cprof_error_destroy(error);
+		error = plant_once(agent, options, attempt, run, context);
+		if (!error || !worth_repeating(agent->remote))
+			break;
+	}
+	if (error) {
+		if (agent->remote->tid)
+			undo(agent);
+		return error;
+	}
+	agent->stats.attach_stops = agent->remote->stops;
+	agent->stats.attach_stopped_ns = agent->remote->held_ns;
+	error = map_memfd(agent);
+	if (error) {
+		undo(agent);
+		return error;
+	}
+	take_states(agent);
+	note_modules(agent);
+	agent->patched_ns = cprof_now_ns();
+	agent->updated_ns = agent->patched_ns;
+	return NULL;
+}
+
+struct cprof_error *cprof_agent_plant(struct cprof_target *target,
+				      const struct cprof_agent_options *options,
+				      struct cprof_remote *remote, cprof_agent_run *run,
+				      void *context, struct cprof_agent **result)
+{
+	struct cprof_agent *agent = calloc(1, sizeof(*agent));
+	struct cprof_error *error;
+
+	if (!agent) {
+		cprof_remote_destroy(remote);
+		return cprof_error_nomem();
+	}
+	agent->target = target;
+	agent->remote = remote;
+	agent->memfd = -1;
+	agent->detached = true; /* nothing is there yet */
+	error = plant(agent, options, run, context);
+	if (error) {
+		cprof_agent_destroy(agent);
+		return error;
+	}
+	agent->detached = false;
+	*result = agent;
+	return NULL;
+}
+
+static struct cprof_error *run_tracer(void *context, const struct cprof_target *target,
+				      struct cprof_remote *remote)
+{
+	(void)context;
+	return cprof_remote_run(target, remote);
+}
+
+struct cprof_error *cprof_agent_create(struct cprof_target *target,
+				       const struct cprof_agent_options *options,
+				       struct cprof_agent **agent)
+{
+	struct cprof_remote *remote;
+
+	CPROF_TRY(cprof_remote_create(&remote));
+	return cprof_agent_plant(target, options, remote, run_tracer, NULL, agent);
+}
+
+/* --- keeping up ----------------------------------------------------------------------------- */
+
+/* An exec takes everything away. */
+static bool still_there(const struct cprof_agent *agent)
+{
+	uint64_t magic = 0;
+
+	return cprof_target_read(agent->target, agent->place.base, &magic, sizeof(magic)) ==
+		       sizeof(magic) &&
+	       magic == CPROF_AGENT_MAGIC;
+}
+
+static struct cprof_error *gone(const struct cprof_agent *agent)
+{
+	return cprof_error_create(CPROF_NO_PROCESS, NULL,
+				  "pid %d: ended, or became another program",
+				  (int)cprof_target_info(agent->target)->pid);
+}
+
+static bool verify_is_due(struct cprof_agent *agent, uint64_t now)
+{
+	if (agent->verified == CPROF_COUNT(verify_after_ns) ||
+	    now < agent->patched_ns + verify_after_ns[agent->verified])
+		return false;
+	while (agent->verified < CPROF_COUNT(verify_after_ns) &&
+	       now >= agent->patched_ns + verify_after_ns[agent->verified])
+		agent->verified++;
+	return true;
+}
+
+static struct cprof_error *patch(struct cprof_agent *agent)
+{
+	struct cprof_error *error;
+	size_t first;
+
+	publish(agent, &first);
+	error = call_routine(agent, CPROF_AGENT_PATCH, first);
+	take_states(agent);
+	agent->patched_ns = cprof_now_ns();
+	agent->verified = 0;
+	return error;
+}
+
+struct cprof_error *cprof_agent_tick(struct cprof_agent *agent)
+{
+	uint64_t now = cprof_now_ns();
+	bool verify;
+	size_t fresh = 0;
+
+	if (agent->detached)
+		return NULL;
+	__atomic_store_n(&agent->shared->heartbeat_ns, now, __ATOMIC_RELEASE);
+	verify = verify_is_due(agent, now);
+	if (!verify && now < agent->updated_ns + UPDATE_NS)
+		return NULL;
+	agent->updated_ns = now;
+	if (!cprof_target_alive(agent->target) || !still_there(agent))
+		return gone(agent);
+	CPROF_TRY(cprof_plan_update(agent->plan, verify, &fresh));
+	if (fresh)
+		CPROF_TRY(patch(agent));
+	note_modules(agent);
+	return NULL;
+}
+
+/* --- leaving -------------------------------------------------------------------------------- */
+
+static void count_restored(struct cprof_agent *agent)
+{
+	size_t count;
+	const struct cprof_agent_order *orders = cprof_plan_orders(agent->plan, &count);
+
+	agent->stats.slots_restored = 0;
+	agent->stats.slots_left = 0;
+	for (size_t i = 0; i < count; i++) {
+		agent->stats.slots_restored += orders[i].state == CPROF_AGENT_ORDER_RESTORED;
+		agent->stats.slots_left += orders[i].state == CPROF_AGENT_ORDER_FAILED ||
+					   orders[i].state == CPROF_AGENT_ORDER_CHANGED;
+	}
+}
+
+static struct cprof_error *unmap(struct cprof_agent *agent)
+{
+	struct cprof_remote *remote = agent->remote;
+	uint64_t base = agent->place.base;
+	struct cprof_error *error;
+
+	remote->call_count = 0;
+	remote->unmap[0] = (struct cprof_mapped_range){
+		base + CPROF_AGENT_PRIVATE, base + CPROF_AGENT_PRIVATE + CPROF_AGENT_PRIVATE_SIZE};
+	remote->unmap[1] = (struct cprof_mapped_range){base + CPROF_AGENT_SHARED,
+						       base + CPROF_AGENT_FILE_SIZE};
+	error = cprof_remote_run(agent->target, remote);
+	note_stops(agent);
+	return error;
+}
+
+static struct cprof_error *leave(struct cprof_agent *agent)
+{
+	struct cprof_error *error;
+	size_t fresh;
+	size_t first;
+
+	/* Slots of modules that are gone by now must not be written. */
+	cprof_error_destroy(cprof_plan_update(agent->plan, false, &fresh));
+	publish(agent, &first);
+	error = call_routine(agent, CPROF_AGENT_RESTORE, 0);
+	take_states(agent);
+	count_restored(agent);
+	if (error)
+		return error;
+	agent->detached = true;
+	agent->stats.resident = true;
+	if (!cprof_leave_wait(agent->target, &agent->place, LEAVE_NS))
+		return NULL;
+	CPROF_TRY(unmap(agent));
+	agent->stats.resident = false;
+	return NULL;
+}
+
+struct cprof_error *cprof_agent_detach(struct cprof_agent *agent)
+{
+	struct cprof_error *error;
+
+	if (agent->detached)
+		return NULL;
+	if (!cprof_target_alive(agent->target) || !still_there(agent)) {
+		agent->detached = true;
+		return NULL;
+	}
+	error = leave(agent);
+	/* Whatever happened: without it the hooks fall silent, and nobody is in the way of the next
+	 * profiler. */
+	__atomic_store_n(&agent->shared->heartbeat_ns, 0, __ATOMIC_RELEASE);
+	if (error && error->status == CPROF_NO_PROCESS) {
+		cprof_error_destroy(error);
+		agent->detached = true;
+		return NULL;
+	}
+	return error;
+}
+
+void cprof_agent_destroy(struct cprof_agent *agent)
+{
+	if (!agent)
+		return;
+	cprof_error_destroy(cprof_agent_detach(agent));
+	cprof_plan_destroy(agent->plan);
+	if (agent->shared)
+		munmap(agent->shared, sizeof(*agent->shared));
+	if (agent->config)
+		munmap(agent->config, CPROF_AGENT_CONTROL - CPROF_AGENT_CONFIG);
+	if (agent->memfd >= 0) {
+		/* The text keeps the file alive: what only we read is given back. A thread that
+		 * still writes there gets new pages. */
+		if (agent->detached)
+			fallocate(agent->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				  CPROF_AGENT_SHARED, CPROF_AGENT_SHARED_SIZE);
+		close(agent->memfd);
+	}
+	cprof_remote_destroy(agent->remote);
+	free(agent->held);
+	free(agent);
+}
+
+struct cprof_agent_shared *cprof_agent_shared(struct cprof_agent *agent)
+{
+	return agent->shared;
+}
+
+void cprof_agent_stats(const struct cprof_agent *agent, struct cprof_agent_stats *stats)
+{
+	*stats = agent->stats;
+}
+
+const struct cprof_agent_module *cprof_agent_modules(const struct cprof_agent *agent, size_t *count)
+{
+	return cprof_plan_modules(agent->plan, count);
+}

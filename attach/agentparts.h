@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The parts of the agent's life on the profiler's side: a place, a plant, a leave.
+ */
+#ifndef CPROF_ATTACH_AGENTPARTS_H
+#define CPROF_ATTACH_AGENTPARTS_H
+
+#include "plan.h"
+#include "remote.h"
+
+/* --- place.c: where an agent is or could be ------------------------------------------------- */
+
+struct cprof_place {
+	uint64_t base; /* 0: none */
+	struct cprof_agent_header header;
+	bool text; /* what is mapped of it */
+	bool control;
+	bool private;
+	bool shared;
+	int memfd; /* a descriptor of the target that was left open, -1 none */
+};
+/* The agent that is mapped in the target, if one is: the one at work, else one of that build, else
+ * any. */
+struct cprof_error *cprof_place_find(const struct cprof_target *target, uint64_t build,
+				     struct cprof_place *place);
+/* An address for a new one; another one for each `attempt`. */
+struct cprof_error *cprof_place_choose(const struct cprof_target *target, unsigned attempt,
+				       uint64_t *base);
+
+/* --- leave.c -------------------------------------------------------------------------------- */
+
+/* Waits, but for no more than so long, until no thread is inside the agent any more; it must have
+ * been switched off before. */
+bool cprof_leave_wait(const struct cprof_target *target, const struct cprof_place *place,
+		      uint64_t limit_ns);
+
+/* --- remains.c ------------------------------------------------------------------------------ */
+
+/* Refuses if another profiler is at work there. */
+struct cprof_error *cprof_remains_check(const struct cprof_target *target,
+					const struct cprof_place *place);
+/* Restores by the journal in SHARED, unmaps what may be, closes; `*restored`: slots. */
+struct cprof_error *cprof_remains_clear(const struct cprof_target *target,
+					struct cprof_remote *remote, struct cprof_place *place,
+					uint64_t *restored);
+/* Our pid as the target would see it, 0 if it would not. */
+uint32_t cprof_remains_own_pid(const struct cprof_target *target);
+
+/* --- agent.c -------------------------------------------------------------------------------- */
+
+/* How a remote call is run: by a tracer of its own, or by one that holds the target already. */
+typedef struct cprof_error *cprof_agent_run(void *context, const struct cprof_target *target,
+					    struct cprof_remote *remote);
+struct cprof_error *cprof_agent_plant(struct cprof_target *target,
+				      const struct cprof_agent_options *options,
+				      struct cprof_remote *remote, cprof_agent_run *run,
+				      void *context, struct cprof_agent **agent);
+
+#endif

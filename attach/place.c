@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+#include "agentparts.h"
+
+#include <cprof/util.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define MEMFD_PATH  "/memfd:" CPROF_AGENT_MEMFD " (deleted)"
+#define ALIGN       0x10000ull
+#define MARGIN      (1ull << 20) /* to both neighbours */
+#define STRIDE      (64ull << 20)
+#define ADDRESS_MIN 0x10000000ull
+#define ADDRESS_MAX 0x7fff00000000ull
+
+/* --- finding -------------------------------------------------------------------------------- */
+
+#define TEXTS_MAX 64
+
+/* Each build of the agent leaves a text of its own. */
+struct texts {
+	uint64_t bases[TEXTS_MAX];
+	size_t count;
+};
+
+static struct cprof_error *see_text(void *context, const struct cprof_mapping *mapping)
+{
+	struct texts *texts = context;
+
+	if (strcmp(mapping->path, MEMFD_PATH) == 0 && mapping->offset == CPROF_AGENT_TEXT &&
+	    mapping->prot & PROT_EXEC && texts->count < TEXTS_MAX)
+		texts->bases[texts->count++] = mapping->start;
+	return NULL;
+}
+
+static struct cprof_error *see_parts(void *context, const struct cprof_mapping *mapping)
+{
+	struct cprof_place *place = context;
+	uint64_t base = place->base;
+
+	if (mapping->start <= base + CPROF_AGENT_CONTROL &&
+	    mapping->end > base + CPROF_AGENT_CONTROL)
+		place->control = true;
+	if (mapping->start <= base + CPROF_AGENT_PRIVATE &&
+	    mapping->end > base + CPROF_AGENT_PRIVATE)
+		place->private = true;
+	if (mapping->start == base + CPROF_AGENT_SHARED && strcmp(mapping->path, MEMFD_PATH) == 0)
+		place->shared = true;
+	return NULL;
+}
+
+static int find_memfd(const struct cprof_target *target)
+{
+	int dirfd = openat(cprof_target_procfd(target), "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *directory = dirfd >= 0 ? fdopendir(dirfd) : NULL;
+	const struct dirent *entry;
+	int found = -1;
+	char link[64];
+
+	if (!directory && dirfd >= 0)
+		close(dirfd);
+	while (directory && found < 0 && (entry = readdir(directory))) {
+		ssize_t got = readlinkat(dirfd, entry->d_name, link, sizeof(link));
+
+		if (got == (ssize_t)strlen(MEMFD_PATH) &&
+		    memcmp(link, MEMFD_PATH, (size_t)got) == 0)
+			found = (int)strtol(entry->d_name, NULL, 10);
+	}
+	if (directory)
+		closedir(directory);
+	return found;
+}
+
+/* False: not one of ours, left alone. */
+static bool read_header(const struct cprof_target *target, struct cprof_place *place)
+{
+	return cprof_target_read(target, place->base, &place->header, sizeof(place->header)) ==
+		       sizeof(place->header) &&
+	       place->header.magic == CPROF_AGENT_MAGIC &&
+	       place->header.version == CPROF_AGENT_VERSION;
+}
+
+struct cprof_error *cprof_place_find(const struct cprof_target *target, uint64_t build,
+				     struct cprof_place *place)
+{
+	struct texts texts = {.count = 0};
+	int memfd = find_memfd(target);
+	int best = 0;
+
+	*place = (struct cprof_place){.memfd = memfd};
+	CPROF_TRY(cprof_target_maps(target, see_text, &texts));
+	for (size_t i = 0; i < texts.count; i++) {
+		struct cprof_place one = {.base = texts.bases[i], .text = true, .memfd = memfd};
+		int score = 1;
+
+		if (!read_header(target, &one))
+			continue;
+		CPROF_TRY(cprof_target_maps(target, see_parts, &one));
+		score += 4 * one.shared + 2 * one.private + (one.header.build == build);
+		if (score <= best)
+			continue;
+		best = score;
+		*place = one;
+	}
+	return NULL;
+}
+
+/* --- choosing ------------------------------------------------------------------------------- */
+
+struct gaps {
+	uint64_t end; /* of the mapping before */
+	uint64_t best;
+	uint64_t best_size;
+};
+
+static void see_gap(struct gaps *gaps, uint64_t start)
+{
+	uint64_t end = CPROF_MIN(start, ADDRESS_MAX);
+
+	if (end > gaps->end && end - gaps->end > gaps->best_size) {
+		gaps->best = gaps->end;
+		gaps->best_size = end - gaps->end;
+	}
+}
+
+static struct cprof_error *see_mapping(void *context, const struct cprof_mapping *mapping)
+{
+	struct gaps *gaps = context;
+
+	see_gap(gaps, mapping->start);
+	gaps->end = CPROF_MAX(gaps->end, mapping->end);
+	return NULL;
+}
+
+/* In the middle of the largest gap: far from where the heap, the stack and the kernel's own choices
+ * grow. */
+struct cprof_error *cprof_place_choose(const struct cprof_target *target, unsigned attempt,
+				       uint64_t *base)
+{
+	struct gaps gaps = {.end = ADDRESS_MIN};
+
+	CPROF_TRY(cprof_target_maps(target, see_mapping, &gaps));
+	see_gap(&gaps, ADDRESS_MAX);
+	if (gaps.best_size < CPROF_AGENT_FILE_SIZE + 2 * MARGIN)
+		return cprof_error_create(CPROF_DENIED, NULL,
+					  "pid %d: no room in its address space",
+					  (int)cprof_target_info(target)->pid);
+	*base = gaps.best + gaps.best_size / 2 +
+		(attempt * STRIDE) % (gaps.best_size / 2 - CPROF_AGENT_FILE_SIZE / 2);
+	*base -= *base % ALIGN;
+	if (*base + CPROF_AGENT_FILE_SIZE + MARGIN > gaps.best + gaps.best_size)
+		*base = (gaps.best + gaps.best_size / 4) & -ALIGN;
+	return NULL;
+}
