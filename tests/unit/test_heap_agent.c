@@ -15,6 +15,7 @@ struct hooked {
 	void *(*allocate)(size_t);
 	void *(*reallocate)(void *, size_t);
 	void (*release)(void *);
+	void *held[THREADS][THREADS]; /* by thread: as many blocks as its number */
 };
 
 static void create(struct hooked *hooked, uint64_t rate)
@@ -41,6 +42,8 @@ static void destroy(struct hooked *hooked)
 	struct sim *sim = &hooked->sim;
 
 	plant_run(&hooked->plant, CPROF_AGENT_RESTORE);
+	for (unsigned i = 0; i < THREADS * THREADS; i++)
+		free(hooked->held[i / THREADS][i % THREADS]);
 	cprof_heap_destroy(sim->heap);
 	sim->unwinder->ops->destroy(sim->unwinder);
 	cprof_space_destroy(sim->space);
@@ -83,8 +86,10 @@ static void *work(void *argument)
 	for (unsigned i = 0; i < 64; i++)
 		if (i >= worker->number)
 			hooked->release(kept[i]);
+		else
+			hooked->held[worker->number][i] = kept[i];
 	atomic_fetch_sub(worker->running, 1);
-	return NULL; /* `number` blocks are leaked */
+	return NULL;
 }
 
 static double run(struct hooked *hooked)
