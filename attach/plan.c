@@ -68,12 +68,29 @@ static bool any_pending(const struct cprof_plan *plan)
 	return false;
 }
 
+/* Whether maps are as they were, told without reading them. A module that is being relocated
+ * changes protections of its data, which this does not see. */
+static bool is_unchanged(struct cprof_plan *plan)
+{
+	uint64_t code;
+	bool known = cprof_target_code_fingerprint(plan->target, &code);
+	bool same = known && plan->code_known && code == plan->code;
+
+	/* Taken before maps are read: what comes in between is seen the next time. */
+	plan->code_known = known;
+	plan->code = code;
+	for (size_t i = 0; i < plan->module_count; i++)
+		same &= plan->modules[i]->relocated || !plan->modules[i]->known;
+	return same;
+}
+
 struct cprof_error *cprof_plan_update(struct cprof_plan *plan, bool verify, size_t *fresh)
 {
 	bool changed = false;
 	bool first = !plan->begun;
 
-	CPROF_TRY(cprof_plan_read_maps(plan, &changed));
+	if (!is_unchanged(plan))
+		CPROF_TRY(cprof_plan_read_maps(plan, &changed));
 	if (changed) {
 		plan->pending_rounds = 0;
 		CPROF_TRY(cprof_plan_find_modules(plan));

@@ -95,6 +95,8 @@ struct cprof_plan {
 	size_t spare_count;
 	size_t spare_capacity;
 	uint64_t fingerprint; /* of the ranges */
+	uint64_t code;        /* cprof_target_code_fingerprint */
+	bool code_known;
 	struct cprof_agent_order *orders;
 	size_t order_count;
 	uint32_t *released; /* orders whose module is gone, to be used again */

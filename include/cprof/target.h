@@ -77,6 +77,10 @@ struct cprof_error *cprof_target_maps(const struct cprof_target *target,
 								  const struct cprof_mapping *),
 				      void *context);
 
+/* A number that changes when the executable mappings of files do: much cheaper than all maps.
+ * False where the kernel cannot tell (before 6.11), or the process is gone. */
+bool cprof_target_code_fingerprint(const struct cprof_target *target, uint64_t *fingerprint);
+
 /*
  * Opens the file behind a mapping, read-only: by map_files, by exe, else by path inside the
  * target's root (no link leads out of it). Only regular files are opened; -1 with errno set.

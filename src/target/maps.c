@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -89,6 +90,61 @@ struct cprof_error *cprof_target_maps(const struct cprof_target *target,
 			CPROF_TRY(each(context, &mapping));
 	}
 	return NULL;
+}
+
+/* PROCMAP_QUERY of linux/fs.h, which older headers do not have. */
+struct map_query {
+	uint64_t size;
+	uint64_t flags;
+	uint64_t address;
+	uint64_t start; /* from here on answers */
+	uint64_t end;
+	uint64_t mapping_flags;
+	uint64_t page_size;
+	uint64_t offset;
+	uint64_t inode;
+	uint32_t device_major;
+	uint32_t device_minor;
+	uint32_t name_size; /* 0: no name wanted */
+	uint32_t build_id_size;
+	uint64_t name;
+	uint64_t build_id;
+};
+_Static_assert(sizeof(struct map_query) == 104, "as the kernel has it");
+#define MAP_QUERY            _IOWR('f', 17, struct map_query)
+#define MAP_QUERY_EXECUTABLE 0x04
+#define MAP_QUERY_NEXT       0x10
+#define MAP_QUERY_FILE       0x20
+#define MAP_QUERIES_MAX      (1u << 17)
+
+bool cprof_target_code_fingerprint(const struct cprof_target *target, uint64_t *fingerprint)
+{
+	CPROF_AUTO_CLOSE int fd = openat(target->procfd, "maps", O_RDONLY | O_CLOEXEC);
+	uint64_t address = 0;
+
+	*fingerprint = 1;
+	for (unsigned i = 0; fd >= 0 && i < MAP_QUERIES_MAX; i++) {
+		struct map_query query = {
+			.size = sizeof(query),
+			.flags = MAP_QUERY_EXECUTABLE | MAP_QUERY_NEXT | MAP_QUERY_FILE,
+			.address = address,
+		};
+
+		if (ioctl(fd, MAP_QUERY, &query) != 0)
+			return errno == ENOENT && i > 0;
+		const uint64_t words[] = {
+			query.start,
+			query.end,
+			query.offset,
+			query.inode,
+			(uint64_t)query.device_major << 32 | query.device_minor,
+			query.mapping_flags,
+		};
+		for (size_t w = 0; w < CPROF_COUNT(words); w++)
+			*fingerprint = cprof_hash_u64(*fingerprint ^ words[w]);
+		address = query.end;
+	}
+	return false;
 }
 
 static int keep_regular(int fd)

@@ -4,10 +4,12 @@
  */
 #include <cprof/target.h>
 #include <cprof/util.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -85,11 +87,42 @@ static void test_descriptors(void **state)
 	assert_true(failures > 3);
 }
 
+/* Changes with what is mapped executable from files, and with nothing else. */
+static void test_code_fingerprint(void **state)
+{
+	struct cprof_target *target;
+	uint64_t before;
+	uint64_t now;
+	char *pages;
+	int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+
+	(void)state;
+	assert_null(cprof_target_create(getpid(), &target));
+	if (!cprof_target_code_fingerprint(target, &before)) {
+		cprof_target_destroy(target);
+		close(fd);
+		skip();
+	}
+	pages = mmap(NULL, 2 * 4096, PROT_READ, MAP_PRIVATE, fd, 0);
+	assert_ptr_not_equal(pages, MAP_FAILED);
+	assert_true(cprof_target_code_fingerprint(target, &now));
+	assert_int_equal(now, before);
+	assert_int_equal(mprotect(pages, 4096, PROT_READ | PROT_EXEC), 0);
+	assert_true(cprof_target_code_fingerprint(target, &now));
+	assert_int_not_equal(now, before);
+	assert_int_equal(munmap(pages, 2 * 4096), 0);
+	assert_true(cprof_target_code_fingerprint(target, &now));
+	assert_int_equal(now, before);
+	close(fd);
+	cprof_target_destroy(target);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_gone),
 		cmocka_unit_test(test_descriptors),
+		cmocka_unit_test(test_code_fingerprint),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
