@@ -13,16 +13,16 @@ _cprof_attach() {
 	local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
 	local verb=${COMP_WORDS[1]} words="" take
 
-	take="--thread -e --event -d --duration -F --rate --sampling -o --output -f --format
+	take="--thread -e --event -d --duration -F --rate --heap-rate --sampling -o --output -f --format
 		--stats --snapshot-every --unwinder --debug-dir --no-inlines --no-lines --no-kernel
 		--color -q --quiet -v --verbose -h --help -V --version"
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		words="record run threads dump memtrace report help -h --help -V --version"
+		words="record run threads dump memtrace detach report help -h --help -V --version"
 	else
 		case $previous in
 		-p | --pid) words=$(_cprof_attach_pids) ;;
-		-e | --event) words="cpu cycles threads" ;;
+		-e | --event) words="cpu cycles heap threads" ;;
 		--sampling) words="auto cpu-wide per-thread" ;;
 		-f | --format) words="pprof folded text json" ;;
 		--unwinder) words="cfi fp libunwind" ;;
@@ -33,7 +33,7 @@ _cprof_attach() {
 			mapfile -t COMPREPLY < <(compgen -d -- "$current")
 			return
 			;;
-		-d | --duration | -F | --rate | --thread | --snapshot-every | --watch | -n | --count | --lines | -i | --interval | --leak-threads | --leak-heap | \
+		-d | --duration | -F | --rate | --heap-rate | --thread | --snapshot-every | --watch | -n | --count | --lines | -i | --interval | --leak-threads | --leak-heap | \
 			--sample-index | --focus | --ignore) return ;;
 		*)
 			case $verb in
@@ -45,10 +45,11 @@ _cprof_attach() {
 			memtrace) words="-p --pid -i --interval -n --lines --no-inject --leak-threads
 				--leak-heap -F --rate --debug-dir --color -q --quiet -v --verbose -h --help
 				-V --version --" ;;
+			detach) words="-p --pid --check -q --quiet -v --verbose -h --help -V --version" ;;
 			report) words="top folded -o --output -f --format --sample-index --base
 				--cum -n --count --focus --ignore --by --color -q --quiet -v --verbose -h --help
 				-V --version" ;;
-			help) words="record run threads dump memtrace report help -h --help -V --version" ;;
+			help) words="record run threads dump memtrace detach report help -h --help -V --version" ;;
 			esac
 			;;
 		esac

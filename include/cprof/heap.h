@@ -60,6 +60,8 @@ void cprof_heap_destroy(struct cprof_heap *heap);
 double cprof_heap_drain(struct cprof_heap *heap);
 /* The address space has changed; collector thread. */
 void cprof_heap_flush(struct cprof_heap *heap);
+/* The target has another address space (exec): nothing of what was live is known any more. */
+void cprof_heap_void(struct cprof_heap *heap);
 /* Resets `peak_bytes`. */
 void cprof_heap_stats(struct cprof_heap *heap, struct cprof_heap_stats *stats);
 

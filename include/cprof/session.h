@@ -29,11 +29,13 @@ const char *cprof_kind_name(enum cprof_kind kind);
 /* By that name; 0 if there is none. */
 enum cprof_kind cprof_kind_find(const char *name);
 
+#define CPROF_HEAP_RATE_DEFAULT (512ull << 10)
+
 struct cprof_session_config {
 	pid_t pid;
 	unsigned kinds;     /* enum cprof_kind, 0: CPU */
 	unsigned rate;      /* 0: 99 */
-	uint64_t heap_rate; /* mean bytes between heap samples, 0: 512 KiB */
+	uint64_t heap_rate; /* mean bytes between heap samples, 0: the default */
 	uint64_t heap_seed; /* 0: random; for tests */
 	enum cprof_perf_way way;
 	const struct cprof_unwinder_ops *unwinder; /* NULL: cfi */
@@ -68,7 +70,8 @@ struct cprof_session_stats {
 	uint64_t attach_ns;             /* start to first data, 0: none came */
 	uint64_t threads;               /* threads seen */
 	struct cprof_perf_stats perf;   /* with CPU or CYCLES */
-	struct cprof_heap_stats heap;   /* with HEAP, as the following */
+	struct cprof_heap_stats heap;   /* with HEAP, as the following; its peak is since
+					 * cprof_session_stats() was asked last */
 	struct cprof_agent_stats agent; /* after cprof_session_stop(): of the detach too */
 	uint64_t dump_stopped_ns;       /* with THREADS: longest of all dumps */
 	uint64_t dump_stops;            /* of all dumps */
@@ -87,11 +90,9 @@ struct cprof_session_stats {
  * cprof_perf_create(). */
 struct cprof_error *cprof_session_create(const struct cprof_session_config *config,
 					 struct cprof_session **session);
-/* Begins sampling: starts the collector thread. With HEAP it plants the agent first (errors as
+/* Begins sampling: starts the collector thread. With HEAP it plants the agent too (errors as
  * cprof_agent_create()), unless `await_exec`. */
 struct cprof_error *cprof_session_start(struct cprof_session *session);
-/* `run` with HEAP: plants the agent in the command, which `entry` holds at its entry point. */
-struct cprof_error *cprof_session_plant(struct cprof_session *session, struct cprof_entry *entry);
 /* Ends sampling, drains, joins the collector, takes the agent out. Harmless when done twice. */
 void cprof_session_stop(struct cprof_session *session);
 /* Detaches and frees; NULL is fine. */

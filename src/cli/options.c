@@ -16,8 +16,9 @@ static const char *const ways[] = {"auto", "cpu-wide", "per-thread", NULL};
 static const char *const colors[] = {"auto", "always", "never", NULL};
 static const char *const bys[] = {"function", "line", "address", NULL};
 
-#define SIZE_LIMIT  (1ull << 50)
-#define FIELD(type) (*(type *)((char *)options + option->offset))
+#define SIZE_LIMIT      (1ull << 50)
+#define HEAP_RATE_LIMIT (1ull << 30)
+#define FIELD(type)     (*(type *)((char *)options + option->offset))
 
 static struct cprof_error *set_flag(struct cprof_options *options,
 				    const struct cprof_option *option, const char *argument)
@@ -127,10 +128,10 @@ static struct cprof_error *set_events(struct cprof_options *options,
 
 		length = strcspn(next, ",");
 		snprintf(word, sizeof(word), "%.*s", (int)CPROF_MIN(length, sizeof(word)), next);
-		if (!cprof_kind_find(word) || cprof_kind_find(word) == CPROF_KIND_HEAP)
+		if (!cprof_kind_find(word))
 			return cprof_usage_error(options->verb,
 						 "--%s %.*s: there is no such kind yet (there are "
-						 "cpu, cycles, threads)",
+						 "cpu, cycles, heap, threads)",
 						 option->name, (int)CPROF_MIN(length, 64u), next);
 		options->kinds |= cprof_kind_find(word);
 		if ((options->kinds & clocks) == clocks)
@@ -192,6 +193,17 @@ static struct cprof_error *set_size(struct cprof_options *options,
 	return NULL;
 }
 
+static struct cprof_error *set_heap_rate(struct cprof_options *options,
+					 const struct cprof_option *option, const char *argument)
+{
+	if (!cprof_parse_size(argument, &FIELD(uint64_t)) || !FIELD(uint64_t) ||
+	    FIELD(uint64_t) > HEAP_RATE_LIMIT)
+		return cprof_usage_error(options->verb,
+					 "--%s %s: not a number of bytes from 1 to 1G, like 512K",
+					 option->name, argument);
+	return NULL;
+}
+
 static struct cprof_error *set_unwinder(struct cprof_options *options,
 					const struct cprof_option *option, const char *argument)
 {
@@ -205,20 +217,24 @@ static struct cprof_error *set_unwinder(struct cprof_options *options,
 #define TAKE      (CPROF_VERB_RECORD | CPROF_VERB_RUN)
 #define ATTACH    (TAKE | CPROF_VERB_THREADS)
 #define WORK      (ATTACH | CPROF_VERB_MEMTRACE | CPROF_VERB_REPORT)
-#define EVERY     (WORK | CPROF_VERB_HELP | CPROF_VERB_NONE)
+#define EVERY     (WORK | CPROF_VERB_DETACH | CPROF_VERB_HELP | CPROF_VERB_NONE)
 #define AT(field) offsetof(struct cprof_options, field)
 
 const struct cprof_option cprof_option_table[] = {
-	{"pid", 'p', "PID", CPROF_VERB_RECORD | CPROF_VERB_THREADS | CPROF_VERB_MEMTRACE,
+	{"pid", 'p', "PID",
+	 CPROF_VERB_RECORD | CPROF_VERB_THREADS | CPROF_VERB_MEMTRACE | CPROF_VERB_DETACH,
 	 "the process; a thread id stands for its process", set_pids, 0, NULL},
 	{"pid", 'p', "PID", CPROF_VERB_NONE, NULL, set_pids, 0, NULL},
 	{"thread", 0, "TID|NAME", ATTACH, "only this thread; repeatable", set_thread, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RECORD,
-	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), threads (one dump, at "
-	 "the end); repeatable",
+	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap (puts an agent "
+	 "into the process), threads\n(one dump, at the end); repeatable",
 	 set_events, 0, NULL},
-	{"event", 'e', "KIND", CPROF_VERB_RUN,
-	 "cpu (default: CPU time) or cycles (needs the hardware's\ncounters)", set_events, 0, NULL},
+	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RUN,
+	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap (what lives at "
+	 "the "
+	 "end has leaked);\nrepeatable",
+	 set_events, 0, NULL},
 	{"duration", 'd', "TIME", CPROF_VERB_RECORD,
 	 "10, 1.5, 500ms, 2m; default 30 s; 0 = until Ctrl-C or\nthe process's end", set_time,
 	 AT(duration_ns), NULL},
@@ -242,6 +258,9 @@ const struct cprof_option cprof_option_table[] = {
 	 set_size, AT(leak_bytes), NULL},
 	{"rate", 'F', "HZ", TAKE | CPROF_VERB_MEMTRACE, "samples per second and thread, default 99",
 	 set_rate, 0, NULL},
+	{"heap-rate", 0, "BYTES", TAKE,
+	 "mean bytes between heap samples, default 512K; 1 = every\nallocation", set_heap_rate,
+	 AT(heap_rate), NULL},
 	{"sampling", 0, "WAY", TAKE, "auto (default), cpu-wide (needs privilege) or per-thread",
 	 set_choice, AT(way), ways},
 	{"output", 'o', "FILE", TAKE,
@@ -291,8 +310,11 @@ const struct cprof_option cprof_option_table[] = {
 	{"by", 0, "WHAT", CPROF_VERB_REPORT, "function (default), line, address", set_choice,
 	 AT(by), bys},
 	{"color", 0, "WHEN", WORK, "auto (default), always, never", set_choice, AT(color), colors},
-	{"quiet", 'q', NULL, WORK, "errors only", set_flag, AT(quiet), NULL},
-	{"verbose", 'v', NULL, WORK, "tell more", set_flag, AT(verbose), NULL},
+	{"check", 0, NULL, CPROF_VERB_DETACH,
+	 "only tell: exit status 0 if nothing is left, 1 if there\nis something", set_flag,
+	 AT(check), NULL},
+	{"quiet", 'q', NULL, WORK | CPROF_VERB_DETACH, "errors only", set_flag, AT(quiet), NULL},
+	{"verbose", 'v', NULL, WORK | CPROF_VERB_DETACH, "tell more", set_flag, AT(verbose), NULL},
 	{"help", 'h', NULL, EVERY, "this help", set_flag, AT(help), NULL},
 	{"version", 'V', NULL, EVERY, "the version", set_flag, AT(version), NULL},
 	{NULL, 0, NULL, 0, NULL, NULL, 0, NULL},
@@ -303,7 +325,10 @@ const struct cprof_verb cprof_verb_table[] = {
 	 "take a profile of a running process to a file", NULL, cprof_verb_record},
 	{"run", CPROF_VERB_RUN, "[OPTION]... -- COMMAND [ARGUMENT]...",
 	 "take a profile of a command, from its first instruction",
-	 "The exit status is the command's, 128 + signal if a signal ended it.\n", cprof_verb_run},
+	 "The exit status is the command's, 128 + signal if a signal ended it. A command whose "
+	 "heap\n"
+	 "cannot be profiled is not run, unless other kinds are asked for too.\n",
+	 cprof_verb_run},
 	{"threads", CPROF_VERB_THREADS, "-p PID [OPTION]...",
 	 "what every thread does and waits for, and who is deadlocked",
 	 "All threads are held together for some milliseconds while their stacks are copied.\n",
@@ -318,6 +343,8 @@ const struct cprof_verb cprof_verb_table[] = {
 	 "->\n"
 	 "peak -> end; resident; limit; fragmentation; threads; CPUs. `?` is unknown, `-` none.\n",
 	 cprof_verb_memtrace},
+	{"detach", CPROF_VERB_DETACH, "-p PID [--check]",
+	 "remove what a killed profiler left in a process", NULL, cprof_verb_detach},
 	{"report", CPROF_VERB_REPORT, "[VIEW] FILE [OPTION]...",
 	 "read a profile file, ours or any in pprof format",
 	 "views:\n  top     the table of `pprof -top` (default)\n"

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <time.h>
 
+#define BYPASS_TOLD 8 /* so many modules by name */
+
 void cprof_note(const struct cprof_options *options, const char *format, ...)
 {
 	va_list arguments;
@@ -65,6 +67,21 @@ const struct cprof_session_counts *cprof_kind_counts(const struct cprof_session_
 	return kind == CPROF_KIND_THREADS ? &stats->dump : &stats->cpu;
 }
 
+/* What lives is an estimate, of what was allocated since the attach. */
+static void tell_live(const struct cprof_session_stats *stats)
+{
+	char live[32], rss[32];
+
+	format_size((size_t)stats->heap.live_bytes, live, sizeof(live));
+	format_size(stats->rss, rss, sizeof(rss));
+	fprintf(stderr, "%s live since attach%s%s%s, %llu modules covered", live,
+		stats->rss ? " of " : "", stats->rss ? rss : "", stats->rss ? " RSS" : "",
+		(unsigned long long)stats->agent.modules_covered);
+	if (stats->agent.modules_bypassing)
+		fprintf(stderr, ", %llu bypassing",
+			(unsigned long long)stats->agent.modules_bypassing);
+}
+
 void cprof_tell_result(const struct cprof_result *result, const struct cprof_session_stats *stats)
 {
 	const struct cprof_session_counts *counts = cprof_kind_counts(stats, result->kind);
@@ -76,11 +93,69 @@ void cprof_tell_result(const struct cprof_result *result, const struct cprof_ses
 	char size[32];
 
 	format_size(result->length, size, sizeof(size));
-	fprintf(stderr,
-		"%s: %llu samples, %llu lost, %llu.%llu%% complete stacks, %llu threads, %.1f s -> "
-		"%s (%s)\n",
+	fprintf(stderr, "%s: %llu samples, %llu lost, %llu.%llu%% complete stacks, ",
 		cprof_kind_name(result->kind), (unsigned long long)counts->samples,
 		(unsigned long long)counts->lost, (unsigned long long)tenths / 10,
-		(unsigned long long)tenths % 10, (unsigned long long)result->threads,
-		(double)stats->duration_ns / 1e9, shown ? shown : "?", size);
+		(unsigned long long)tenths % 10);
+	if (result->kind == CPROF_KIND_HEAP)
+		tell_live(stats);
+	else
+		fprintf(stderr, "%llu threads", (unsigned long long)result->threads);
+	fprintf(stderr, ", %.1f s -> %s (%s)\n", (double)stats->duration_ns / 1e9,
+		shown ? shown : "?", size);
+}
+
+struct bypass {
+	const struct cprof_options *options;
+	size_t told;
+	size_t more;
+};
+
+static void tell_bypass(void *context, const struct cprof_agent_module *module)
+{
+	struct bypass *bypass = context;
+
+	if (module->cover != CPROF_AGENT_COVER_BYPASS)
+		return;
+	if (bypass->told == BYPASS_TOLD) {
+		bypass->more++;
+		return;
+	}
+	bypass->told++;
+	cprof_note(bypass->options, "heap: not all of %s is seen: it %s", module->path,
+		   module->reason ? module->reason : "allocates by other means");
+}
+
+void cprof_tell_heap(const struct cprof_options *options, struct cprof_session *session,
+		     const struct cprof_session_stats *stats)
+{
+	const struct cprof_agent_stats *agent = &stats->agent;
+	const struct cprof_heap_stats *heap = &stats->heap;
+	uint64_t asked = options->heap_rate ? options->heap_rate : CPROF_HEAP_RATE_DEFAULT;
+	struct bypass bypass = {.options = options};
+
+	cprof_session_agent_modules(session, tell_bypass, &bypass);
+	if (bypass.more)
+		cprof_note(options, "heap: nor of %zu more modules", bypass.more);
+	if (stats->heap_ended)
+		cprof_note(options, "heap: ended after %.1f s, what was live is unknown: %s",
+			   (double)stats->heap_ns / 1e9, stats->heap_problem);
+	else if (stats->heap_problem[0])
+		cprof_note(options, "heap: something may be left in the process: %s (see detach)",
+			   stats->heap_problem);
+	if (heap->gaps && !stats->heap_ended)
+		cprof_note(options,
+			   "heap: the hooks were silent %llu times (this profiler was stopped): "
+			   "what was live before is unknown",
+			   (unsigned long long)heap->gaps);
+	if (heap->rate > asked)
+		cprof_note(options, "heap: too many samples: one every %llu KB by now",
+			   (unsigned long long)heap->rate / 1024);
+	if (options->verbose)
+		cprof_note(options,
+			   "heap: %llu slots patched, %llu restored; a thread was held for %.2f "
+			   "ms, %llu stops",
+			   (unsigned long long)agent->slots_patched,
+			   (unsigned long long)agent->slots_restored,
+			   (double)agent->stopped_ns_max / 1e6, (unsigned long long)agent->stops);
 }

@@ -33,6 +33,7 @@ enum { /* bits, for struct cprof_option.verbs */
        CPROF_VERB_NONE = 16, /* no verb given */
        CPROF_VERB_THREADS = 32,
        CPROF_VERB_MEMTRACE = 64,
+       CPROF_VERB_DETACH = 128,
 };
 
 enum cprof_format { CPROF_FORMAT_PPROF, CPROF_FORMAT_FOLDED, CPROF_FORMAT_TEXT, CPROF_FORMAT_JSON };
@@ -61,6 +62,7 @@ struct cprof_options {
 	uint64_t leak_threads;
 	uint64_t leak_bytes;
 	uint64_t rate;
+	uint64_t heap_rate; /* 0: the default */
 	const char *output;
 	const char *stats;
 	const char *debug_dir;
@@ -70,6 +72,7 @@ struct cprof_options {
 	bool no_kernel;
 	bool no_inject;
 	bool all;
+	bool check;
 	bool quiet;
 	bool verbose;
 	bool help;
@@ -161,16 +164,20 @@ struct cprof_result {
 	size_t length;
 };
 void cprof_tell_result(const struct cprof_result *result, const struct cprof_session_stats *stats);
+/* What the agent reached and what it did not, and how heap accounting went. */
+void cprof_tell_heap(const struct cprof_options *options, struct cprof_session *session,
+		     const struct cprof_session_stats *stats);
 /* The counts of one kind. */
 const struct cprof_session_counts *cprof_kind_counts(const struct cprof_session_stats *stats,
 						     enum cprof_kind kind);
 
-/* --- record.c, run.c, threads.c, memtrace.c, stats.c, report.c
+/* --- record.c, run.c, threads.c, memtrace.c, detach.c, stats.c, report.c
  * ------------------------------------------- */
 
-/* One profile being taken. */
+/* Profiles being taken. */
 struct cprof_recording {
 	const struct cprof_options *options;
+	unsigned kinds; /* enum cprof_kind */
 	struct cprof_session *session;
 	uint64_t duration_ns; /* 0: no end */
 	pid_t pid;
@@ -178,6 +185,8 @@ struct cprof_recording {
 	bool await_exec; /* a command of ours: its end needs no note */
 };
 
+/* The kinds that the options ask for. */
+unsigned cprof_kinds(const struct cprof_options *options);
 /* Whether the output files can be written; nothing is attached yet. */
 struct cprof_error *cprof_recording_check(const struct cprof_recording *recording);
 struct cprof_error *cprof_recording_create_session(struct cprof_recording *recording,
@@ -204,6 +213,7 @@ struct cprof_error *cprof_verb_record(const struct cprof_options *options, int *
 struct cprof_error *cprof_verb_run(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_threads(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_memtrace(const struct cprof_options *options, int *status);
+struct cprof_error *cprof_verb_detach(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_report(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_help(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_none(const struct cprof_options *options, int *status);

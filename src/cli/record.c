@@ -10,15 +10,15 @@
 #define DEFAULT_DURATION_NS (30 * 1000000000ull) /* as Go's /debug/pprof/profile */
 #define PROGRESS_NS         500000000ull
 
-static unsigned kinds_of(const struct cprof_recording *recording)
+unsigned cprof_kinds(const struct cprof_options *options)
 {
-	return recording->options->kinds ? recording->options->kinds : CPROF_KIND_CPU;
+	return options->kinds ? options->kinds : CPROF_KIND_CPU;
 }
 
 /* For the loops over all kinds: the next one after `kind` (0: the first), 0 at the end. */
 static enum cprof_kind next_kind(const struct cprof_recording *recording, unsigned kind)
 {
-	unsigned rest = kinds_of(recording) & ~((kind << 1) - (kind != 0));
+	unsigned rest = recording->kinds & ~((kind << 1) - (kind != 0));
 
 	return (enum cprof_kind)(rest & -rest);
 }
@@ -53,8 +53,9 @@ struct cprof_error *cprof_recording_create_session(struct cprof_recording *recor
 	const struct cprof_options *options = recording->options;
 	struct cprof_session_config config = {
 		.pid = recording->pid,
-		.kinds = kinds_of(recording),
+		.kinds = recording->kinds,
 		.rate = (unsigned)options->rate,
+		.heap_rate = options->heap_rate,
 		.way = (enum cprof_perf_way)options->way,
 		.unwinder = options->unwinder,
 		.threads = options->threads,
@@ -104,7 +105,7 @@ static void tell_notes(const struct cprof_recording *recording,
 		       const struct cprof_session_stats *stats)
 {
 	const struct cprof_options *options = recording->options;
-	unsigned kinds = kinds_of(recording);
+	unsigned kinds = recording->kinds;
 
 	if (stats->target_ended && !recording->await_exec)
 		cprof_note(options, "process %d ended by itself", (int)recording->pid);
@@ -119,6 +120,8 @@ static void tell_notes(const struct cprof_recording *recording,
 		cprof_note(options, "first data after %.1f ms", (double)stats->attach_ns / 1e6);
 	if (kinds & (CPROF_KIND_CPU | CPROF_KIND_CYCLES))
 		tell_perf_notes(recording, stats);
+	if (kinds & CPROF_KIND_HEAP)
+		cprof_tell_heap(options, recording->session, stats);
 	if (kinds & CPROF_KIND_THREADS && options->verbose)
 		cprof_note(options, "held for %.1f ms, %llu stops",
 			   (double)stats->dump_stopped_ns / 1e6,
@@ -194,7 +197,7 @@ static struct cprof_error *write_profiles(struct cprof_recording *recording, boo
 		struct cprof_error *error = write_kind(recording, kind, last);
 
 		if (error && error->status == CPROF_NO_PROCESS &&
-		    kinds_of(recording) != CPROF_KIND_THREADS) {
+		    recording->kinds != CPROF_KIND_THREADS) {
 			cprof_note(recording->options, "no dump of threads: process %d has ended",
 				   (int)recording->pid);
 			cprof_error_destroy(cprof_take(error));
@@ -276,7 +279,7 @@ struct cprof_error *cprof_recording_finish(struct cprof_recording *recording)
 	tell_notes(recording, &stats);
 	CPROF_TRY(error);
 	return recording->options->stats
-		       ? cprof_stats_write(&stats, kinds_of(recording), recording->options->stats)
+		       ? cprof_stats_write(&stats, recording->kinds, recording->options->stats)
 		       : NULL;
 }
 
@@ -299,7 +302,8 @@ static struct cprof_error *identify(struct cprof_recording *recording)
 
 struct cprof_error *cprof_verb_record(const struct cprof_options *options, int *status)
 {
-	struct cprof_recording recording = {.options = options, .pid = options->pid};
+	struct cprof_recording recording = {
+		.options = options, .kinds = cprof_kinds(options), .pid = options->pid};
 	uint64_t started_ns = cprof_now_ns();
 	struct cprof_error *error;
 

@@ -112,12 +112,31 @@ static void name_command(struct cprof_recording *recording, const char *argument
 	snprintf(recording->comm, sizeof(recording->comm), "%.15s", slash ? slash + 1 : argument);
 }
 
+/* `*ran` is set once the command runs: then its exit status is ours. */
+static struct cprof_error *take(struct cprof_recording *recording, struct cprof_command *command,
+				int *status, bool *ran)
+{
+	uint64_t started_ns = cprof_now_ns();
+	struct cprof_error *error;
+
+	CPROF_TRY(cprof_recording_check(recording));
+	CPROF_TRY(cprof_recording_create_session(recording, started_ns));
+	error = cprof_command_release(command, recording->options->arguments[0], status);
+	*ran = !error;
+	if (!error)
+		error = cprof_recording_finish(recording);
+	cprof_session_destroy(recording->session);
+	return error;
+}
+
 struct cprof_error *cprof_verb_run(const struct cprof_options *options, int *status)
 {
-	struct cprof_recording recording = {.options = options, .await_exec = true};
-	uint64_t started_ns = cprof_now_ns();
+	struct cprof_recording recording = {
+		.options = options, .kinds = cprof_kinds(options), .await_exec = true};
 	struct cprof_command command = {.go = -1, .failed = -1};
 	struct cprof_error *error;
+	bool ran = false;
+	int result;
 
 	*status = CPROF_OK;
 	if (!options->argument_count || !*options->arguments[0])
@@ -126,6 +145,8 @@ struct cprof_error *cprof_verb_run(const struct cprof_options *options, int *sta
 		return cprof_usage_error(
 			options->verb,
 			"run: no dump of a command that has ended; use threads -p PID");
+	if (options->kinds & CPROF_KIND_HEAP)
+		return cprof_usage_error(options->verb, "run: no heap profile of a command yet");
 	if (options->duration_ns != CPROF_DURATION_DEFAULT)
 		recording.duration_ns = options->duration_ns;
 	name_command(&recording, options->arguments[0]);
@@ -133,21 +154,9 @@ struct cprof_error *cprof_verb_run(const struct cprof_options *options, int *sta
 	CPROF_TRY(cprof_command_start(options->arguments, &command));
 	cprof_signals_forward(command.pid);
 	recording.pid = command.pid;
-	error = cprof_recording_check(&recording);
-	if (!error)
-		error = cprof_recording_create_session(&recording, started_ns);
-	if (error) {
-		cprof_command_await(&command); /* it sees the pipe's end and exits */
-		return error;
-	}
-	error = cprof_command_release(&command, options->arguments[0], status);
-	if (error) {
-		cprof_session_destroy(recording.session);
-		cprof_command_await(&command);
-		return error;
-	}
-	error = cprof_recording_finish(&recording);
-	cprof_session_destroy(recording.session);
-	*status = cprof_command_await(&command);
+	error = take(&recording, &command, status, &ran);
+	result = cprof_command_await(&command); /* not let go, it sees the pipe's end and exits */
+	if (ran)
+		*status = result;
 	return error;
 }

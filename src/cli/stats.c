@@ -75,11 +75,47 @@ static void add_perf(json_t *root, const struct cprof_session_stats *stats)
 	set_number(root, "ring_bytes", perf->ring_bytes);
 }
 
+/* Of dumps and of the agent together. */
 static void add_stops(json_t *root, const struct cprof_session_stats *stats)
 {
-	set_number(root, "stopped_ns_max", stats->dump_stopped_ns);
-	set_number(root, "stopped_threads", stats->dump.samples);
-	set_number(root, "ptrace_stops", stats->dump_stops);
+	const struct cprof_agent_stats *agent = &stats->agent;
+
+	set_number(root, "stopped_ns_max",
+		   CPROF_MAX(stats->dump_stopped_ns, agent->stopped_ns_max));
+	set_number(root, "stopped_threads", CPROF_MAX(stats->dump.samples, agent->stopped_threads));
+	set_number(root, "ptrace_stops", stats->dump_stops + agent->stops);
+}
+
+static void add_heap(json_t *root, const struct cprof_session_stats *stats)
+{
+	const struct cprof_agent_stats *agent = &stats->agent;
+	const struct cprof_heap_stats *heap = &stats->heap;
+	json_t *object = json_object();
+
+	set_number(object, "rate", heap->rate);
+	set_number(object, "allocs_seen", heap->samples);
+	set_number(object, "frees_seen", heap->frees);
+	set_number(object, "lost", heap->lost);
+	set_number(object, "voided", heap->voided);
+	set_number(object, "missed", heap->missed);
+	set_number(object, "gaps", heap->gaps);
+	set_number(object, "malformed", heap->malformed);
+	set_number(object, "live_samples", heap->live_samples);
+	json_object_set_new(object, "alloc_objects", json_real(heap->alloc_objects));
+	json_object_set_new(object, "alloc_bytes", json_real(heap->alloc_bytes));
+	json_object_set_new(object, "live_objects", json_real(heap->live_objects));
+	json_object_set_new(object, "live_bytes", json_real(heap->live_bytes));
+	if (stats->rss)
+		set_number(object, "rss_bytes", stats->rss);
+	set_number(object, "modules_covered", agent->modules_covered);
+	set_number(object, "modules_bypassing", agent->modules_bypassing);
+	set_number(object, "attach_stops", agent->attach_stops);
+	set_number(object, "attach_stopped_ns", agent->attach_stopped_ns);
+	json_object_set_new(object, "adopted", json_boolean(agent->adopted));
+	json_object_set_new(root, "heap", object);
+	set_number(root, "slots_patched", agent->slots_patched);
+	set_number(root, "slots_restored", agent->slots_restored);
+	set_number(root, "slots_left", agent->slots_left);
 }
 
 /* Takes `root` over. */
@@ -110,7 +146,9 @@ struct cprof_error *cprof_stats_write(const struct cprof_session_stats *stats, u
 		set_number(root, "attach_ns", stats->attach_ns);
 	if (kinds & (CPROF_KIND_CPU | CPROF_KIND_CYCLES))
 		add_perf(root, stats);
-	if (kinds & CPROF_KIND_THREADS)
+	if (kinds & CPROF_KIND_HEAP)
+		add_heap(root, stats);
+	if (kinds & (CPROF_KIND_THREADS | CPROF_KIND_HEAP))
 		add_stops(root, stats);
 	return write_json(root, path);
 }

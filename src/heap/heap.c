@@ -167,6 +167,11 @@ static void on_gap(struct cprof_heap *heap)
 	heap->stats.live_objects = heap->stats.live_bytes = 0;
 }
 
+void cprof_heap_void(struct cprof_heap *heap)
+{
+	on_gap(heap);
+}
+
 /* Whether samples were dropped in the target for want of room in the ring. */
 static bool on_counters(struct cprof_heap *heap)
 {

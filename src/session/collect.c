@@ -76,6 +76,28 @@ struct cprof_error *cprof_session_scan_threads(struct cprof_session *session)
 	return NULL;
 }
 
+bool cprof_session_wants(struct cprof_session *session, pid_t tid)
+{
+	const struct cprof_session_thread *thread = get_thread(session, tid);
+
+	return thread && thread->wanted;
+}
+
+void cprof_session_forget_threads(struct cprof_session *session)
+{
+	uint64_t seen = session->stats.threads;
+	struct cprof_session_thread *thread;
+	struct cprof_session_thread *next;
+
+	HASH_ITER(hh, session->threads, thread, next)
+	{
+		HASH_DEL(session->threads, thread);
+		free(thread);
+	}
+	cprof_error_destroy(cprof_session_scan_threads(session));
+	session->stats.threads = CPROF_MAX(seen, (uint64_t)HASH_COUNT(session->threads));
+}
+
 static uint32_t thread_labels(struct cprof_session *session, struct cprof_session_thread *thread)
 {
 	struct cprof_profile *profile = cprof_builder_profile(session->builder);
@@ -152,7 +174,9 @@ static void on_sample(struct cprof_session *session, const struct cprof_perf_rec
 
 static void flush_unwinder(struct cprof_session *session)
 {
-	if (session->unwinder->ops->flush)
+	if (session->heap) /* its unwinder is ours */
+		cprof_heap_flush(session->heap);
+	else if (session->unwinder->ops->flush)
 		session->unwinder->ops->flush(session->unwinder);
 }
 
@@ -174,6 +198,8 @@ static void on_mmap(struct cprof_session *session, const struct cprof_perf_recor
 /* After an exec nothing of the old address space is true any more. */
 static void on_exec(struct cprof_session *session)
 {
+	if (!session->awaiting_exec)
+		cprof_session_heap_lose(session, CPROF_SESSION_EXEC);
 	session->awaiting_exec = false;
 	cprof_error_destroy(cprof_target_reload(session->target));
 	cprof_error_destroy(cprof_space_refresh(session->space));

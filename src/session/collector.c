@@ -59,11 +59,38 @@ static void count_unseen(struct cprof_session *session, uint64_t cpu_ns)
 		perf->counted = used;
 }
 
+static int wait_ms(const struct cprof_session *session)
+{
+	int wait = -1;
+
+	if (session->perf)
+		wait = session->stats.attach_ns ? TICK_MS : TICK_FIRST_MS;
+	if (session->config.kinds & CPROF_KIND_HEAP)
+		wait = session->heap_wait_ms;
+	return wait;
+}
+
+static void finish(struct cprof_session *session)
+{
+	uint64_t cpu_ns = cprof_target_cpu_ns(session->target);
+
+	if (session->perf)
+		cprof_perf_disable(session->perf);
+	drain(session, true);
+	pthread_mutex_lock(&session->lock);
+	count_unseen(session, cpu_ns);
+	session->ended_ns = cprof_now_ns();
+	session->ended = !cprof_target_alive(session->target);
+	pthread_mutex_unlock(&session->lock);
+	if (session->config.kinds & CPROF_KIND_HEAP)
+		cprof_session_heap_finish(session);
+}
+
 static void *collect(void *context)
 {
 	struct cprof_session *session = context;
 	int perf_fd = session->perf ? cprof_perf_fd(session->perf) : -1;
-	uint64_t cpu_ns;
+	uint64_t drained_ns = 0;
 	struct pollfd fds[3] = {
 		{.fd = session->stop_fd, .events = POLLIN},
 		{.fd = cprof_target_pidfd(session->target), .events = POLLIN},
@@ -73,26 +100,23 @@ static void *collect(void *context)
 	setpriority(PRIO_PROCESS, 0, COLLECTOR_NICE); /* of this thread; may be refused */
 	for (;;) {
 		uint64_t samples = session->stats.cpu.samples;
-		bool first = session->perf && !session->stats.attach_ns;
-		int woken = poll(fds, 3, first ? TICK_FIRST_MS : session->perf ? TICK_MS : -1);
+		int woken = poll(fds, 3, wait_ms(session));
 
 		if (woken < 0 && errno != EINTR)
 			break;
 		if (woken > 0 && (fds[0].revents || fds[1].revents))
 			break;
+		if (session->config.kinds & CPROF_KIND_HEAP)
+			cprof_session_heap_work(session);
+		/* The agent's ring may want us much oftener than this. */
+		if (!fds[2].revents && cprof_now_ns() < drained_ns + TICK_FIRST_MS * 1000000ull)
+			continue;
 		drain(session, false);
+		drained_ns = cprof_now_ns();
 		/* A ring whose task is gone stays readable: then only the timer counts. */
 		fds[2].fd = fds[2].revents && samples == session->stats.cpu.samples ? -1 : perf_fd;
 	}
-	cpu_ns = cprof_target_cpu_ns(session->target);
-	if (session->perf)
-		cprof_perf_disable(session->perf);
-	drain(session, true);
-	pthread_mutex_lock(&session->lock);
-	count_unseen(session, cpu_ns);
-	session->ended_ns = cprof_now_ns();
-	session->ended = !cprof_target_alive(session->target);
-	pthread_mutex_unlock(&session->lock);
+	finish(session);
 	return NULL;
 }
 

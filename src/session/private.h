@@ -41,6 +41,13 @@ struct cprof_session {
 	uint64_t refreshed_ns; /* when maps were read last */
 	struct cprof_frame frames[CPROF_FRAMES_SAMPLE];
 
+	struct cprof_agent *agent; /* with HEAP; these two under both locks but for reading */
+	struct cprof_heap *heap;
+	uint64_t heap_started_ns;
+	uint64_t ticked_ns; /* of the agent */
+	uint64_t looked_ns;
+	int heap_wait_ms; /* until the next drain; collector only */
+
 	pthread_mutex_t tracing; /* held by who traces the target; never inside `lock` */
 	pthread_mutex_t lock;
 	struct cprof_builder *builder; /* with perf */
@@ -60,6 +67,21 @@ struct cprof_session {
 void cprof_session_record(void *session, const struct cprof_perf_record *record);
 /* Reads the threads there are. */
 struct cprof_error *cprof_session_scan_threads(struct cprof_session *session);
+
+/* collect.c: under the lock */
+bool cprof_session_wants(struct cprof_session *session, pid_t tid);
+/* Where no record tells that a thread has ended or changed its name: look again. */
+void cprof_session_forget_threads(struct cprof_session *session);
+
+/* heap.c */
+struct cprof_error *cprof_session_heap_start(struct cprof_session *session);
+void cprof_session_heap_work(struct cprof_session *session); /* collector: now and then */
+void cprof_session_heap_finish(struct cprof_session *session);
+#define CPROF_SESSION_EXEC "the process has become another program (exec)"
+/* Under the lock: the agent is gone, what was live is not known any more. */
+void cprof_session_heap_lose(struct cprof_session *session, const char *why);
+/* Under the lock: fills in the stats. */
+void cprof_session_heap_count(struct cprof_session *session);
 
 /* collector.c */
 struct cprof_error *cprof_session_collect(struct cprof_session *session);

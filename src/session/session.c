@@ -11,8 +11,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define RATE_DEFAULT 99
-#define PERF_KINDS   (CPROF_KIND_CPU | CPROF_KIND_CYCLES)
+#define RATE_DEFAULT  99
+#define FIRST_WAIT_MS 5 /* nobody knows yet how fast the agent's ring fills */
+#define PERF_KINDS    (CPROF_KIND_CPU | CPROF_KIND_CYCLES)
 
 /* --- kinds --------------------------------------------------------------------------------- */
 
@@ -56,6 +57,8 @@ struct cprof_error *cprof_session_start(struct cprof_session *session)
 	CPROF_TRY(cprof_session_scan_threads(session));
 	if (session->perf && !session->awaiting_exec)
 		session->main_unknown = !cprof_builder_map_main(session->builder);
+	if (session->config.kinds & CPROF_KIND_HEAP && !session->awaiting_exec)
+		CPROF_TRY(cprof_session_heap_start(session));
 	return cprof_session_collect(session);
 }
 
@@ -177,6 +180,7 @@ struct cprof_error *cprof_session_create(const struct cprof_session_config *conf
 		session->config.kinds = CPROF_KIND_CPU;
 	session->awaiting_exec = config->await_exec;
 	session->stop_fd = -1;
+	session->heap_wait_ms = FIRST_WAIT_MS;
 	pthread_mutex_init(&session->lock, NULL);
 	pthread_mutex_init(&session->tracing, NULL);
 	error = open_all(session);
@@ -196,6 +200,8 @@ void cprof_session_destroy(struct cprof_session *session)
 	if (!session)
 		return;
 	cprof_session_stop(session);
+	cprof_heap_destroy(session->heap);
+	cprof_agent_destroy(session->agent);
 	cprof_perf_destroy(session->perf);
 	cprof_builder_destroy(session->builder);
 	if (session->unwinder)
@@ -246,6 +252,7 @@ void cprof_session_tell(struct cprof_session *session, struct cprof_session_stat
 	add_counts(&stats->all, &stats->cpu);
 	add_counts(&stats->all, &stats->heap_counts);
 	add_counts(&stats->all, &stats->dump);
+	stats->unwind_ns += stats->heap.unwind_ns;
 	stats->target_ended = session->ended;
 	if (session->started_ns)
 		stats->duration_ns = (session->ended_ns ? session->ended_ns : cprof_now_ns()) -
@@ -256,5 +263,6 @@ void cprof_session_stats(struct cprof_session *session, struct cprof_session_sta
 {
 	pthread_mutex_lock(&session->lock);
 	cprof_session_tell(session, stats);
+	session->stats.heap.peak_bytes = session->stats.heap.live_bytes;
 	pthread_mutex_unlock(&session->lock);
 }

@@ -85,6 +85,27 @@ static struct cprof_error *perf_snapshot(struct cprof_session *session,
 	return error;
 }
 
+static struct cprof_error *heap_snapshot(struct cprof_session *session,
+					 struct cprof_profile **result)
+{
+	struct cprof_naming *naming = NULL;
+	struct cprof_error *error = NULL;
+
+	*result = NULL;
+	pthread_mutex_lock(&session->lock);
+	if (session->heap)
+		error = cprof_heap_copy(session->heap, session->stats.rss, &naming);
+	pthread_mutex_unlock(&session->lock);
+	if (!naming && !error)
+		error = cprof_error_create(CPROF_FAILED, NULL, "heap: nothing has been planted");
+	if (!error)
+		error = name(session, naming, cprof_heap_builder(session->heap));
+	if (!error)
+		*result = cprof_naming_take(naming);
+	cprof_naming_destroy(naming);
+	return error;
+}
+
 /* --- dumps --------------------------------------------------------------------------------- */
 
 static void count_dump(struct cprof_session *session, const struct cprof_dump *dump)
@@ -150,5 +171,7 @@ struct cprof_error *cprof_session_snapshot(struct cprof_session *session, enum c
 {
 	if (kind == CPROF_KIND_THREADS)
 		return dump_snapshot(session, profile);
+	if (kind == CPROF_KIND_HEAP)
+		return heap_snapshot(session, profile);
 	return perf_snapshot(session, profile);
 }

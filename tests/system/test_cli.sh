@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 
 # Help and version
-for verb in record run threads dump memtrace report help; do
+for verb in record run threads dump memtrace detach report help; do
 	expect 0 "$verb" --help
 	printed "^usage: cprof-attach $verb"
 	cp out verb.help
@@ -13,10 +13,10 @@ for verb in record run threads dump memtrace report help; do
 	printed '^cprof-attach [0-9]+\.[0-9]+'
 done
 expect 0 --help
-for verb in record run threads dump memtrace report help; do printed "^  $verb "; done
+for verb in record run threads dump memtrace detach report help; do printed "^  $verb "; done
 expect 0 help
 expect 0 --version
-for missing in serve push detach doctor view; do
+for missing in serve push doctor view; do
 	expect 0 --help
 	check "$missing is not listed" test "$(grep -c "^  $missing" out)" = 0
 	expect 2 "$missing" -p 1
@@ -41,11 +41,18 @@ for bad in '' -1 1x 1. .5 1e3 nan inf ' 1' 99999999999999999999 1:30; do
 done
 for bad in 0 -5 1.5 x 99999999999; do expect 2 record -p "$target" -F "$bad"; done
 said perf_event_max_sample_rate
-for bad in heap mutex block threadcreate nonsense cpu,mutex 'cpu,' ''; do
+for bad in mutex block threadcreate nonsense cpu,mutex 'cpu,' ''; do
 	expect 2 record -p "$target" -e "$bad"
 done
-expect 2 record -p "$target" -e heap
-said 'cpu, cycles'
+expect 2 record -p "$target" -e block
+said 'cpu, cycles, heap, threads'
+for bad in 0 -1 '' 1x 0K 1.5M 1025M 2G 99999999999999999999; do
+	expect 2 record -p "$target" -e heap --heap-rate "$bad"
+done
+expect 2 detach
+expect 2 detach -p 0
+expect 2 detach -p "$target" stray
+expect 4 detach -p 2147483647
 expect 2 record -p "$target" -e cpu,cycles
 said 'one of them'
 for several in "-e cpu,threads" "-e cpu -e threads"; do

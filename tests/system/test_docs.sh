@@ -6,7 +6,7 @@ root=$tests/..
 man=$root/man/cprof-attach.1
 complete=$root/completions
 
-for verb in "" record run threads memtrace report help; do
+for verb in "" record run threads memtrace detach report help; do
 	# shellcheck disable=SC2086
 	"$cprof" $verb --help >"help.${verb:-none}"
 	check "help of '$verb' has options" grep -q -- --version "help.${verb:-none}"
@@ -50,7 +50,7 @@ offered() { # VERB
 	bash -c '. "$1"; COMP_WORDS=(cprof-attach "$2" -); COMP_CWORD=2; _cprof_attach
 		printf "%s\n" "${COMPREPLY[@]}"' - "$complete/cprof-attach.bash" "$1" | grep -E -- '-[a-zA-Z]' | sort -u
 }
-for verb in record run threads memtrace report help; do
+for verb in record run threads memtrace detach report help; do
 	{ long_of "help.$verb"; short_of "help.$verb"; } | sort -u >wanted
 	offered "$verb" >got
 	check "bash completion of $verb: $(comm -3 wanted got | tr '\n\t' '  ')" cmp -s wanted got

@@ -278,6 +278,37 @@ static void test_record_options(void **state)
 	cprof_options_deinit(&options);
 }
 
+static void test_heap_options(void **state)
+{
+	struct cprof_options options;
+
+	(void)state;
+	assert_int_equal(parse(&options, WORDS("record", "-e", "cpu,heap", "-e", "threads",
+					       "--heap-rate", "64K")),
+			 0);
+	assert_int_equal(options.kinds, CPROF_KIND_CPU | CPROF_KIND_HEAP | CPROF_KIND_THREADS);
+	assert_int_equal(options.heap_rate, 65536);
+	cprof_options_deinit(&options);
+	assert_int_equal(parse(&options, WORDS("run", "-e", "heap", "--heap-rate", "1", "x")), 0);
+	assert_int_equal(options.heap_rate, 1);
+	cprof_options_deinit(&options);
+	assert_int_equal(parse(&options, WORDS("run", "--heap-rate", "1G", "x")), 0);
+	cprof_options_deinit(&options);
+	for (size_t i = 0; i < 7; i++) {
+		static char *const bad[] = {"0", "-1", "", "1073741825", "1x", "0x10", "1e3"};
+
+		assert_int_equal(parse(&options, WORDS("record", "--heap-rate", bad[i])), 2);
+		cprof_options_deinit(&options);
+	}
+	assert_int_equal(parse(&options, WORDS("detach", "-p", "7", "--check")), 0);
+	assert_true(options.check);
+	cprof_options_deinit(&options);
+	for (unsigned kind = 1; cprof_kind_name((enum cprof_kind)kind); kind <<= 1)
+		assert_int_equal(cprof_kind_find(cprof_kind_name((enum cprof_kind)kind)), kind);
+	assert_null(cprof_kind_name((enum cprof_kind)3));
+	assert_int_equal(cprof_kind_find("mutex"), 0);
+}
+
 static void test_run_stops_at_the_command(void **state)
 {
 	struct cprof_options options;
@@ -313,7 +344,7 @@ static void test_usage_errors(void **state)
 		{"record", "-d", ""},
 		{"record", "-F", "0"},
 		{"record", "-F", "4294967297"},
-		{"record", "-e", "heap"},
+		{"record", "-e", "mutex"},
 		{"record", "-e", "cpu,cycles"},
 		{"record", "-e", "cpu,"},
 		{"record", "-e", ""},
@@ -368,6 +399,7 @@ int main(void)
 		cmocka_unit_test(test_memtrace_options),
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_record_options),
+		cmocka_unit_test(test_heap_options),
 		cmocka_unit_test(test_run_stops_at_the_command),
 		cmocka_unit_test(test_usage_errors),
 		cmocka_unit_test(test_table_is_unambiguous),
