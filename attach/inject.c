@@ -203,6 +203,8 @@ struct cprof_error *cprof_remote_end(const struct cprof_target *target, struct c
 {
 	struct cprof_error *error = outcome(target, remote);
 
+	if (remote->result == CPROF_REMOTE_NONE) /* a fault point kills once */
+		unsetenv("CPROF_ATTACH_FAULT");
 	if (error && remote->memfd >= 0) {
 		close(remote->memfd);
 		remote->memfd = -1;

@@ -9,7 +9,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define LEAVE_NS 1000000000ull
+#define PAUSE_US   5000
+#define LEAVE_NS   1000000000ull
+#define ROUTINE_NS 1200000000ull /* a routine whose tracer has died is over by then */
 
 /* --- looking -------------------------------------------------------------------------------- */
 
@@ -175,6 +177,20 @@ static void prepare(struct cprof_remote *remote, const struct cprof_place *place
 	memset(remote->calls, 0, sizeof(remote->calls));
 }
 
+/* A thread may still be in the routine of a profiler that was killed: it would not survive that its
+ * memory is taken away. */
+static void await_routine(const struct cprof_target *target, const struct cprof_place *place)
+{
+	struct journal journal;
+	uint64_t end = cprof_now_ns() + ROUTINE_NS;
+
+	if (read_journal(target, place, &journal))
+		end = CPROF_MIN(end, journal.heartbeat_ns + ROUTINE_NS);
+	while (cprof_now_ns() < end && cprof_target_alive(target))
+		usleep(PAUSE_US);
+	cprof_leave_wait(target, place, LEAVE_NS);
+}
+
 struct cprof_error *cprof_remains_clear(const struct cprof_target *target,
 					struct cprof_remote *remote, struct cprof_place *place,
 					uint64_t *restored)
@@ -184,9 +200,8 @@ struct cprof_error *cprof_remains_clear(const struct cprof_target *target,
 	*restored = 0;
 	if (!place->base && place->memfd < 0)
 		return NULL;
-	/* A thread may still be in the routine of a profiler that was killed. */
-	if (place->base)
-		cprof_leave_wait(target, place, LEAVE_NS);
+	if (place->private || place->shared)
+		await_routine(target, place);
 	prepare(remote, place);
 	if (place->control && read_journal(target, place, &journal)) {
 		remote->calls[0].operation = CPROF_AGENT_RESTORE;

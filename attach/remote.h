@@ -106,6 +106,7 @@ struct cprof_remote {
 	size_t range_count;
 	uint32_t filters; /* most seccomp filters a thread has: one with fewer is not borrowed */
 	struct cprof_fault fault;
+	bool owned;    /* a tracer of ours holds the target already */
 	uint64_t base; /* of the agent */
 	bool plant;    /* a new memfd is mapped there first, for calls[0] */
 	bool replace;  /* over what is there */

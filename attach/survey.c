@@ -170,7 +170,8 @@ struct cprof_error *cprof_remote_check(const struct cprof_target *target,
 	int pid = (int)remote->pid;
 	char state = cprof_target_state(target);
 
-	CPROF_TRY(cprof_tracer_check(target));
+	if (!remote->owned)
+		CPROF_TRY(cprof_tracer_check(target));
 	if (state == 'T')
 		return cprof_error_create(CPROF_DENIED, "continue it first: kill -CONT",
 					  "pid %d: stopped by a signal", pid);

@@ -147,7 +147,8 @@ struct cprof_error *cprof_agent_clean(struct cprof_target *target,
 /* --- a command from its first instruction -------------------------------------------------- */
 
 /*
- * Follows a child that is about to exec (it must wait until this returns), and holds it at its
+ * Follows a child that is about to exec (it must wait until this returns; under Yama's rule it also
+ * has to call prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY) before), and holds it at its
  * entry point, after the dynamic linker has relocated everything, until cprof_entry_plant() or
  * cprof_entry_destroy(). Errors as above.
  */
