@@ -7,8 +7,6 @@
 #include <cprof/util.h>
 #include <string.h>
 
-#define PENDING_ROUNDS 100 /* a slot that still holds nothing then is left to `verify` */
-
 struct cprof_error *cprof_plan_create(struct cprof_target *target, uint64_t base,
 				      const struct cprof_agent_header *header,
 				      const struct cprof_agent_config *kept,
@@ -60,14 +58,6 @@ static void look(struct cprof_plan *plan, bool pending)
 	}
 }
 
-static bool any_pending(const struct cprof_plan *plan)
-{
-	for (size_t i = 0; i < plan->module_count; i++)
-		if (plan->modules[i]->pending)
-			return true;
-	return false;
-}
-
 /* Whether maps are as they were, told without reading them. A module that is being relocated
  * changes protections of its data, which this does not see. */
 static bool is_unchanged(struct cprof_plan *plan)
@@ -91,17 +81,11 @@ struct cprof_error *cprof_plan_update(struct cprof_plan *plan, bool verify, size
 
 	if (!is_unchanged(plan))
 		CPROF_TRY(cprof_plan_read_maps(plan, &changed));
-	if (changed) {
-		plan->pending_rounds = 0;
+	if (changed)
 		CPROF_TRY(cprof_plan_find_modules(plan));
-	}
-	if (changed || verify)
-		look(plan, false);
-	else if (any_pending(plan) && plan->pending_rounds++ < PENDING_ROUNDS)
-		look(plan, true);
+	look(plan, !changed && !verify);
 	plan->begun = true;
-	if (changed || verify)
-		CPROF_TRY(cprof_plan_tell(plan));
+	CPROF_TRY(cprof_plan_tell(plan));
 	if (first)
 		CPROF_TRY(cprof_plan_check(plan));
 	*fresh = 0;

@@ -23,7 +23,8 @@ void cprof_plan_destroy(struct cprof_plan *plan);
  * is gone. A slot that led to a hook before us gets an order that is DONE already. The config holds
  * the original of every hook that an order names, and of the variant its slow path calls.
  *
- * Reads maps; when they have changed since the last call, or `verify` is set, also the slots.
+ * Reads maps; when they have changed since the last call, or `verify` is set, also the slots;
+ * slots that are not bound yet are read every time.
  * Appends an order (state WANTED) for every slot that should lead to a hook and does not, and marks
  * those whose module is gone FAILED. `*fresh`: how many are WANTED now. Modules that are not
  * relocated yet (their PT_GNU_RELRO range is still writable) are left for a later call.

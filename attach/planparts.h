@@ -105,7 +105,6 @@ struct cprof_plan {
 	struct cprof_agent_module *told;
 	size_t told_count;
 	size_t told_capacity;
-	unsigned pending_rounds; /* updates for pending slots alone */
 	bool begun;
 };
 

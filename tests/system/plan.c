@@ -66,7 +66,7 @@ static struct cprof_error *run(int argc, char **argv, struct cprof_target *targe
 	}
 	for (long i = 0; i < updates; i++) {
 		usleep(argc > 3 ? (useconds_t)strtol(argv[3], NULL, 10) : 100000);
-		CPROF_TRY(cprof_plan_update(*plan, true, &fresh));
+		CPROF_TRY(cprof_plan_update(*plan, i + 1 == updates, &fresh));
 	}
 	return NULL;
 }

@@ -135,9 +135,15 @@ quit
 begin ./pie
 tell bind
 tell "open $work/lazypart.so"
-check "a lazy library: plan" "$plan" "$pid"
-cp check.log plan.out
-says "^module (none|hooked) [01] $work/lazypart.so" # what is bound at the first call waits for it
+"$plan" "$pid" >plan.out 2>err
+says "^module none 0 $work/lazypart.so" # what is bound at the first call waits for it
+"$plan" "$pid" 20 100000 >plan.out 2>err &
+planner=$!
+sleep 0.5
+tell call
+await $planner
+says "^module hooked 1 $work/lazypart.so"
+says '^order .* calloc 0 .* 1$'
 quit
 
 # --- what cannot be patched --------------------------------------------------------------------

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Uses the allocator's functions in all the ways that make slots, says where they are, and obeys
- * standard input: `bind` calls what was not called yet, `open PATH` and `close` load and unload a
- * library.
+ * standard input: `bind` calls what was not called yet; `open PATH`, `call` and `close` load a
+ * library, call it, unload it.
  */
 #include <dlfcn.h>
 #include <malloc.h>
@@ -55,6 +55,8 @@ int main(void)
 			bind_all();
 		else if (strcmp(line, "close") == 0 && library)
 			dlclose(library);
+		else if (strcmp(line, "call") == 0 && library)
+			sink = ((void *(*)(int))dlsym(library, "part"))(0);
 		else if (strncmp(line, "open ", 5) == 0)
 			library = dlopen(line + 5, RTLD_LAZY);
 		printf("done %s%s\n", line, strncmp(line, "open ", 5) || library ? "" : " not");
