@@ -3,8 +3,9 @@
  * What the profiler and the agent inside a target share: layout, not behaviour. The agent is a
  * freestanding blob (attach/agent/); this file includes nothing but fixed-width integers.
  *
- * One range of addresses, chosen by the profiler in a gap of the target's address space. File
- * offsets of the memfd "cprof-agent" equal offsets in the range.
+ * One range of addresses, chosen by the profiler in a gap of the target's address space, less than
+ * 4 GiB from the allocator if there is one: jumps over more were measured to cost 1.7 ns a pair.
+ * File offsets of the memfd "cprof-agent" equal offsets in the range.
  *
  *  offset    mapping                              content
  *  ┌───────┬────────────────────────────────────┬──────────────────────────────────────────────┐

@@ -29,8 +29,25 @@ static double pairs_ns(long count)
 	       (double)count;
 }
 
+/* As the profiler publishes it for threads that it knows. */
+static void publish(struct plant *plant, bool known)
+{
+	struct cprof_agent_stack *stack =
+		&plant->shared->stacks[(uint64_t)pthread_self() * CPROF_AGENT_HASH >>
+				       (64 - CPROF_AGENT_SHARD_BITS)];
+	char *here = __builtin_frame_address(0);
+
+	stack->low = (uint64_t)here - 32768;
+	stack->high = (uint64_t)here + 512;
+	stack->thread_pointer = known ? (uint64_t)pthread_self() : 0;
+	stack->tid = (uint32_t)gettid();
+}
+
+static struct plant plant;
+
 static void *body(void *result)
 {
+	publish(&plant, true);
 	*(double *)result = pairs_ns(PAIRS);
 	return NULL;
 }
@@ -63,21 +80,21 @@ static double median(double *values)
 	return values[ROUNDS / 2];
 }
 
-static void hook(const struct plant *plant)
+static void hook(bool hooked)
 {
-	slots.allocate = plant ? plant_hook(plant, 0, CPROF_AGENT_F_malloc) : malloc;
-	slots.release = plant ? plant_hook(plant, 0, CPROF_AGENT_F_free) : free;
+	slots.allocate = hooked ? plant_hook(&plant, 0, CPROF_AGENT_F_malloc) : malloc;
+	slots.release = hooked ? plant_hook(&plant, 0, CPROF_AGENT_F_free) : free;
 }
 
 static volatile bool over;
 
-static void *read_ring(void *argument)
+static void *read_ring(void *unused)
 {
-	struct plant *plant = argument;
 	uint64_t position = 0;
 
+	(void)unused;
 	while (!over) {
-		while (plant_next(plant, &position))
+		while (plant_next(&plant, &position))
 			;
 		usleep(1000);
 	}
@@ -85,28 +102,20 @@ static void *read_ring(void *argument)
 }
 
 /* One thread, `known`: its stack's bounds are published. The ring is emptied between the rounds. */
-static double exact_ns(struct plant *plant, bool known)
+static double exact_ns(bool known)
 {
-	struct cprof_agent_stack *stack =
-		&plant->shared->stacks[(uint64_t)pthread_self() * CPROF_AGENT_HASH >>
-				       (64 - CPROF_AGENT_SHARD_BITS)];
 	double results[ROUNDS];
-	uint64_t position = plant->shared->tail;
-	char *low = __builtin_frame_address(0);
+	uint64_t position = plant.shared->tail;
 
-	stack->low = known ? (uint64_t)low - 65536 : 0;
-	stack->high = known ? (uint64_t)low + 2048 : 0;
-	stack->thread_pointer = (uint64_t)pthread_self();
-	stack->tid = (uint32_t)getpid();
-	plant->shared->stack_max = 1024;
-	hook(plant);
+	publish(&plant, known);
+	hook(true);
 	for (int i = 0; i < ROUNDS; i++) {
-		plant_beat(plant);
+		plant_beat(&plant);
 		results[i] = pairs_ns(3000);
-		while (plant_next(plant, &position))
+		while (plant_next(&plant, &position))
 			;
 	}
-	hook(NULL);
+	hook(false);
 	return median(results);
 }
 
@@ -116,17 +125,16 @@ int main(int argc, char **argv)
 	double plain[ROUNDS];
 	double off[ROUNDS];
 	double hooked[ROUNDS];
-	struct plant plant;
 	pthread_t reader;
 
 	plant_create(&plant, 512 << 10, 1);
-	PLANT_MUST(!pthread_create(&reader, NULL, read_ring, &plant));
+	PLANT_MUST(!pthread_create(&reader, NULL, read_ring, NULL));
 	for (int i = 0; i < ROUNDS; i++) {
 		uint64_t on = plant.control->on;
 
-		hook(NULL);
+		hook(false);
 		plain[i] = threads_ns(threads);
-		hook(&plant);
+		hook(true);
 		plant_beat(&plant);
 		hooked[i] = threads_ns(threads);
 		plant.control->on = 0;
@@ -135,14 +143,14 @@ int main(int argc, char **argv)
 	}
 	over = true;
 	pthread_join(reader, NULL);
-	hook(NULL);
+	hook(false);
 	printf("plain=%.2f hooked=%.2f off=%.2f samples=%lu lost=%lu", median(plain),
 	       median(hooked), median(off), plant.shared->allocs, plant.shared->dropped);
 	plant_destroy(&plant);
 
 	plant_create(&plant, 1, 1);
-	printf(" exact=%.1f", exact_ns(&plant, true));
-	printf(" exact_unknown=%.1f lost=%lu\n", exact_ns(&plant, false), plant.shared->dropped);
+	printf(" exact=%.1f", exact_ns(true));
+	printf(" exact_unknown=%.1f lost=%lu\n", exact_ns(false), plant.shared->dropped);
 	plant_destroy(&plant);
 	return 0;
 }

@@ -19,6 +19,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef PLANT_DISTANCE
+#define PLANT_DISTANCE (1ul << 30)
+#endif
+
 struct plant {
 	uint8_t *base;
 	int memfd;
@@ -113,8 +117,9 @@ static inline void plant_map(struct plant *plant, uint64_t rate)
 	plant->shared->stack_max = 1024;
 	plant_beat(plant);
 
-	/* Where no other mapping will come to lie in between. */
-	plant->base = (uint8_t *)0x300000000000;
+	/* Not far from the libc, or jumps cost more; and where nothing else comes to lie between.
+	 */
+	plant->base = (uint8_t *)(((uintptr_t)getppid & -4096ul) - PLANT_DISTANCE);
 	PLANT_MUST(mmap(plant->base, CPROF_AGENT_CONFIG, PROT_READ | PROT_EXEC,
 			MAP_PRIVATE | MAP_FIXED_NOREPLACE, plant->memfd, 0) == plant->base);
 	PLANT_MUST(mmap(plant->base + CPROF_AGENT_CONFIG, 0x2000, PROT_READ,
