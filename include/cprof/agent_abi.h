@@ -170,7 +170,8 @@ struct cprof_agent_shard {
 	uint64_t guard;     /* stack pointer of that call: deeper ones are not counted again */
 	uint64_t random;
 	uint32_t epoch;  /* differs from the shared epoch: draw a first gap */
-	uint32_t inside; /* calls inside the slow path now */
+	uint32_t inside; /* calls inside the slow path now; stays raised by one that a handler left
+			  * by longjmp, or whose thread died in it: then there is no UNMAP */
 	uint32_t tid;    /* of `tid_owner`, 0 not known */
 	uint32_t ticks;  /* rate 1: calls, so that not each looks at the clock */
 	uint64_t tid_owner;

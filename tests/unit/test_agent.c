@@ -446,6 +446,14 @@ static void test_stacks(void **state)
 	stack_hook(1 << 20);
 	assert_int_equal(plant.shared->stack_failures, 1);
 	assert_int_equal(plant_next(&plant, &position)->tid, 0);
+	/* The libc knows the tid. */
+	for (uint32_t offset = 4; offset < 1024 && !plant.shared->tid_offset; offset += 4) {
+		if (*(pid_t *)((char *)pthread_self() + offset) == gettid())
+			plant.shared->tid_offset = offset;
+	}
+	assert_int_not_equal(plant.shared->tid_offset, 0);
+	stack_hook(1 << 20);
+	assert_int_equal(plant_next(&plant, &position)->tid, gettid());
 	plant_destroy(&plant);
 	munmap(stack, size);
 }
