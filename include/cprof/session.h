@@ -93,6 +93,8 @@ struct cprof_error *cprof_session_create(const struct cprof_session_config *conf
 /* Begins sampling: starts the collector thread. With HEAP it plants the agent too (errors as
  * cprof_agent_create()), unless `await_exec`. */
 struct cprof_error *cprof_session_start(struct cprof_session *session);
+/* `run` with HEAP: plants the agent in the command, which `entry` holds at its entry point. */
+struct cprof_error *cprof_session_plant(struct cprof_session *session, struct cprof_entry *entry);
 /* Ends sampling, drains, joins the collector, takes the agent out. Harmless when done twice. */
 void cprof_session_stop(struct cprof_session *session);
 /* Detaches and frees; NULL is fine. */

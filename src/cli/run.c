@@ -112,6 +112,42 @@ static void name_command(struct cprof_recording *recording, const char *argument
 	snprintf(recording->comm, sizeof(recording->comm), "%.15s", slash ? slash + 1 : argument);
 }
 
+/* Heap cannot be profiled here. Without anything else to profile, the command is not run: it has
+ * executed nothing of its own yet. */
+static struct cprof_error *give_up_heap(struct cprof_recording *recording,
+					struct cprof_error *error)
+{
+	if (recording->kinds == CPROF_KIND_HEAP) {
+		kill(recording->pid, SIGKILL);
+		return error;
+	}
+	cprof_note(recording->options, "no heap profile: %s", error->message);
+	cprof_error_destroy(error);
+	recording->kinds &= ~CPROF_KIND_HEAP;
+	return NULL;
+}
+
+/* Lets the command go up to its entry point, plants the agent there, lets it go on. */
+static struct cprof_error *release_hooked(struct cprof_recording *recording,
+					  struct cprof_command *command, int *status)
+{
+	struct cprof_entry *entry = NULL;
+	struct cprof_error *error = cprof_entry_create(command->pid, &entry);
+
+	if (error)
+		CPROF_TRY(give_up_heap(recording, error));
+	error = cprof_command_release(command, recording->options->arguments[0], status);
+	if (!error && entry) {
+		error = cprof_entry_wait(entry);
+		if (!error)
+			error = cprof_session_plant(recording->session, entry);
+		if (error)
+			error = give_up_heap(recording, error);
+	}
+	cprof_entry_destroy(entry);
+	return error;
+}
+
 /* `*ran` is set once the command runs: then its exit status is ours. */
 static struct cprof_error *take(struct cprof_recording *recording, struct cprof_command *command,
 				int *status, bool *ran)
@@ -121,7 +157,10 @@ static struct cprof_error *take(struct cprof_recording *recording, struct cprof_
 
 	CPROF_TRY(cprof_recording_check(recording));
 	CPROF_TRY(cprof_recording_create_session(recording, started_ns));
-	error = cprof_command_release(command, recording->options->arguments[0], status);
+	if (recording->kinds & CPROF_KIND_HEAP)
+		error = release_hooked(recording, command, status);
+	else
+		error = cprof_command_release(command, recording->options->arguments[0], status);
 	*ran = !error;
 	if (!error)
 		error = cprof_recording_finish(recording);
@@ -145,8 +184,6 @@ struct cprof_error *cprof_verb_run(const struct cprof_options *options, int *sta
 		return cprof_usage_error(
 			options->verb,
 			"run: no dump of a command that has ended; use threads -p PID");
-	if (options->kinds & CPROF_KIND_HEAP)
-		return cprof_usage_error(options->verb, "run: no heap profile of a command yet");
 	if (options->duration_ns != CPROF_DURATION_DEFAULT)
 		recording.duration_ns = options->duration_ns;
 	name_command(&recording, options->arguments[0]);

@@ -90,6 +90,26 @@ struct cprof_error *cprof_session_heap_start(struct cprof_session *session)
 	return account(session);
 }
 
+struct cprof_error *cprof_session_plant(struct cprof_session *session, struct cprof_entry *entry)
+{
+	const struct cprof_agent_options options = agent_options(session);
+	struct cprof_error *error;
+
+	pthread_mutex_lock(&session->tracing);
+	pthread_mutex_lock(&session->lock);
+	error = cprof_target_reload(session->target);
+	if (!error)
+		error = cprof_space_refresh(session->space);
+	if (!error)
+		error = cprof_entry_plant(entry, session->target, &options, &session->agent);
+	if (!error)
+		error = account(session);
+	session->stats.heap_ended = error; /* the other kinds go on */
+	pthread_mutex_unlock(&session->lock);
+	pthread_mutex_unlock(&session->tracing);
+	return error;
+}
+
 static void end(struct cprof_session *session, const char *why)
 {
 	struct cprof_session_stats *stats = &session->stats;

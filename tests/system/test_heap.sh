@@ -26,6 +26,31 @@ clean() { # WHAT PID
 	alive "$2" || fail "$1: the process is gone"
 }
 
+# Every allocation: exact numbers, from the first one
+expect 0 run -e heap --heap-rate 1 -o exact.pb.gz --stats exact.json -- "$leaky" exact 5000
+said '^heap: [0-9]+ samples, 0 lost, .* live since attach.* modules covered.* -> exact\.pb\.gz'
+pprof -raw exact.pb.gz >raw
+check "its types" grep -q 'alloc_objects/count alloc_space/bytes inuse_objects/count inuse_space/bytes' raw
+exact() { # TYPE FUNCTION VALUE
+	"$cprof" report folded exact.pb.gz --sample-index "$1" >exact.txt
+	check "exactly $3 $1 by $2" test "$(grep -E "$2(;|\$| )" exact.txt | awk '{ sum += $NF } END { print sum + 0 }')" = "$3"
+}
+exact alloc_objects store::exact_keep 5000
+exact alloc_space store::exact_keep 500000
+exact inuse_objects store::exact_keep 5000
+exact inuse_space store::exact_keep 500000
+exact alloc_objects store::exact_drop 5000
+exact alloc_space store::exact_drop 1000000
+exact inuse_objects store::exact_drop 0
+check "allocs - frees - lost = live" json_holds exact.json '
+	d["heap"]["allocs_seen"] - d["heap"]["frees_seen"] - d["heap"]["voided"] == d["heap"]["live_samples"]'
+check "stats" json_holds exact.json 'd["heap"]["rate"] == 1 and d["heap"]["modules_covered"] > 0 and
+	d["slots_patched"] > 0 and d["kinds"]["heap"]["samples"] == d["samples"] and
+	d["complete"] + d["truncated"] + d["no_cfi"] + d["corrupt"] == d["samples"]'
+check "complete stacks" json_holds exact.json 'd["complete"] >= 0.99 * d["samples"]'
+expect 0 report exact.pb.gz
+printed '^Type: inuse_space'
+
 # A leak, while the program runs: two snapshots and their difference
 start "$leaky" 60
 leak=$pid
@@ -109,6 +134,16 @@ wait "$profiler"
 check "killed process: status 0" test $? = 0
 check "killed process: a file" gzip -t gone.pb.gz
 
+# A command's leak report; its status is ours
+expect 0 run -e heap --heap-rate 4K -o report.pb.gz -- "$leaky" 1
+printed '^kept 100$'
+check "leak report" share_of report.pb.gz inuse_space store::keep_session 90 100
+cprof run -e cpu,heap -o 'both.%e.pb.gz' -- sh -c 'exit 9'
+check "the command's status" test "$status" = 9
+check "both files" gzip -t both.cpu.pb.gz both.heap.pb.gz
+cprof run -e heap -o no.pb.gz -- ./does-not-exist
+check "not found gives 127" test "$status" = 127
+
 # What cannot be hooked is refused by name, and is not run
 cat >static.c <<'C'
 #include <stdio.h>
@@ -128,6 +163,13 @@ if cc -static -o static static.c 2>cc.log; then
 	sleep 0.2
 	expect 3 record -p "$pid" -e heap -d 1 -o no.pb.gz
 	clean "a static program" "$pid"
+	expect 3 run -e heap -o no.pb.gz -- ./static was-run
+	check "it was not run" test ! -e was-run
+	cprof run -e cpu,heap -o 'no.%e.pb.gz' -- ./static was-run
+	check "with CPU samples it is" test "$status" = 5 -a -e was-run
+	said 'no heap profile: '
+	check "a CPU profile" gzip -t no.cpu.pb.gz
+	check "no heap profile" test ! -e no.heap.pb.gz
 else
 	skip "no static libc"
 fi
