@@ -138,8 +138,11 @@ void cprof_tell_heap(const struct cprof_options *options, struct cprof_session *
 	if (bypass.more)
 		cprof_note(options, "heap: nor of %zu more modules", bypass.more);
 	if (stats->heap_ended)
-		cprof_note(options, "heap: ended after %.1f s, what was live is unknown: %s",
-			   (double)stats->heap_ns / 1e9, stats->heap_problem);
+		cprof_note(options, "heap: ended after %.1f s, what was live is unknown: %s%s",
+			   (double)stats->heap_ns / 1e9, stats->heap_problem,
+			   options->verb->bit == CPROF_VERB_RUN
+				   ? ": name the program, not what starts it"
+				   : "");
 	else if (stats->heap_problem[0])
 		cprof_note(options, "heap: something may be left in the process: %s (see detach)",
 			   stats->heap_problem);

@@ -141,6 +141,8 @@ check "leak report" share_of report.pb.gz inuse_space store::keep_session 90 100
 cprof run -e cpu,heap -o 'both.%e.pb.gz' -- sh -c 'exit 9'
 check "the command's status" test "$status" = 9
 check "both files" gzip -t both.cpu.pb.gz both.heap.pb.gz
+cprof run -e heap -o wrapped.pb.gz -- sh -c "exec sleep 0.5"
+said 'ended after .*: name the program'
 cprof run -e heap -o no.pb.gz -- ./does-not-exist
 check "not found gives 127" test "$status" = 127
 
