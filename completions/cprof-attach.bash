@@ -43,7 +43,7 @@ _cprof_attach() {
 				--all --watch --debug-dir --no-inlines --no-lines --color -q --quiet
 				-v --verbose -h --help -V --version" ;;
 			memtrace) words="-p --pid -i --interval -n --lines --no-inject --leak-threads
-				--leak-heap -F --rate --debug-dir --color -q --quiet -v --verbose -h --help
+				--leak-heap -F --rate --heap-rate --debug-dir --color -q --quiet -v --verbose -h --help
 				-V --version --" ;;
 			detach) words="-p --pid --check -q --quiet -v --verbose -h --help -V --version" ;;
 			report) words="top folded -o --output -f --format --sample-index --base

@@ -14,7 +14,7 @@
 
 /* CPU time by what it was spent on, in ns. Each sample counts once in the first four: kernel memory
  * work comes first, whoever asked for it, then the outermost allocator function decides. Samples
- * that were lost are in none. */
+ * that were lost are in none, nor is what our own agent costs. */
 struct cprof_memtrace_cpu {
 	uint64_t malloc_ns; /* in functions that allocate, realloc among them */
 	uint64_t free_ns;

@@ -14,6 +14,7 @@ struct tracing {
 	struct cprof_session *session;
 	struct cprof_memtrace *memtrace;
 	uint64_t started_ns; /* when sampling began */
+	bool heap;           /* an agent tells of allocations */
 };
 
 /* --- lines --------------------------------------------------------------------------------- */
@@ -53,6 +54,16 @@ static void write_warnings(const struct tracing *tracing, const struct cprof_mem
 	}
 }
 
+/* What the session says now; an agent that is lost on the way is told of once. */
+static void read_stats(struct tracing *tracing, struct cprof_session_stats *stats)
+{
+	cprof_session_stats(tracing->session, stats);
+	if (!tracing->heap || !stats->heap_ended)
+		return;
+	tracing->heap = false;
+	cprof_note(tracing->options, "allocations are no longer seen: %s", stats->heap_problem);
+}
+
 static struct cprof_error *trace_interval(struct tracing *tracing)
 {
 	struct cprof_source *source = cprof_session_source(tracing->session);
@@ -69,9 +80,9 @@ static struct cprof_error *trace_interval(struct tracing *tracing)
 	error = source->ops->snapshot(source, "cpu", &profile);
 	cprof_signals_close();
 	CPROF_TRY(error);
-	cprof_session_stats(tracing->session, &stats);
-	error = cprof_memtrace_step(tracing->memtrace, now, profile, NULL, &process, &line,
-				    &warnings);
+	read_stats(tracing, &stats);
+	error = cprof_memtrace_step(tracing->memtrace, now, profile,
+				    tracing->heap ? &stats.heap : NULL, &process, &line, &warnings);
 	cprof_profile_destroy(profile);
 	CPROF_TRY(error);
 	line.kernel_unknown = !stats.perf.kernel || stats.kernel_unnamed;
@@ -109,11 +120,13 @@ static struct cprof_error *trace(struct tracing *tracing)
 
 /* --- a session ----------------------------------------------------------------------------- */
 
-static struct cprof_error *begin(struct tracing *tracing, pid_t pid, bool await_exec)
+static struct cprof_error *open_session(struct tracing *tracing, pid_t pid, bool await_exec)
 {
 	const struct cprof_options *options = tracing->options;
-	struct cprof_session_config session = {
+	struct cprof_session_config config = {
 		.pid = pid,
+		.kinds = CPROF_KIND_CPU | (tracing->heap ? CPROF_KIND_HEAP : 0),
+		.heap_rate = options->heap_rate,
 		.rate = (unsigned)options->rate,
 		.debug_dir = options->debug_dir,
 		.started_ns = cprof_now_ns(),
@@ -121,13 +134,48 @@ static struct cprof_error *begin(struct tracing *tracing, pid_t pid, bool await_
 		.no_lines = true,
 		.await_exec = await_exec,
 	};
-	struct cprof_memtrace_config config = {
-		.leak_threads = options->leak_threads,
-		.leak_bytes = options->leak_bytes,
-	};
+	struct cprof_error *error = cprof_session_create(&config, &tracing->session);
 
-	CPROF_TRY(cprof_session_create(&session, &tracing->session));
-	CPROF_TRY(cprof_session_start(tracing->session));
+	if (!error)
+		error = cprof_session_start(tracing->session);
+	if (error) {
+		cprof_session_destroy(tracing->session);
+		tracing->session = NULL;
+	}
+	return error;
+}
+
+/* Lines are wanted all the more where no agent can be put in; the rule is told. Frees `error`. */
+static void go_without_heap(struct tracing *tracing, struct cprof_error *error)
+{
+	tracing->heap = false;
+	cprof_note(tracing->options, "allocations are not seen: %s%s%s%s", error->message,
+		   error->remedy ? " (" : "", error->remedy ? error->remedy : "",
+		   error->remedy ? ")" : "");
+	cprof_error_destroy(error);
+}
+
+static struct cprof_error *begin(struct tracing *tracing, pid_t pid, bool await_exec)
+{
+	struct cprof_memtrace_config config = {
+		.leak_threads = tracing->options->leak_threads,
+		.leak_bytes = tracing->options->leak_bytes,
+	};
+	struct cprof_error *refused;
+	struct cprof_error *error;
+
+	tracing->heap = !tracing->options->no_inject && !await_exec;
+	error = open_session(tracing, pid, await_exec);
+	if (error && tracing->heap && error->status != CPROF_NO_PROCESS) {
+		refused = error;
+		tracing->heap = false;
+		error = open_session(tracing, pid, await_exec);
+		if (error)
+			cprof_error_destroy(refused);
+		else
+			go_without_heap(tracing, refused);
+	}
+	CPROF_TRY(error);
 	tracing->started_ns = config.started_ns = cprof_now_ns();
 	return cprof_memtrace_create(&config, &tracing->memtrace);
 }

@@ -258,7 +258,7 @@ const struct cprof_option cprof_option_table[] = {
 	 set_size, AT(leak_bytes), NULL},
 	{"rate", 'F', "HZ", TAKE | CPROF_VERB_MEMTRACE, "samples per second and thread, default 99",
 	 set_rate, 0, NULL},
-	{"heap-rate", 0, "BYTES", TAKE,
+	{"heap-rate", 0, "BYTES", TAKE | CPROF_VERB_MEMTRACE,
 	 "mean bytes between heap samples, default 512K; 1 = every\nallocation", set_heap_rate,
 	 AT(heap_rate), NULL},
 	{"sampling", 0, "WAY", TAKE, "auto (default), cpu-wide (needs privilege) or per-thread",

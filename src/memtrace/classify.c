@@ -23,6 +23,7 @@ struct verdict {
 	unsigned work;  /* of the outermost kernel function that works for memory */
 	unsigned flags; /* of all allocator functions, and of the locks they wait for */
 	bool glibc;
+	bool agent; /* the innermost function of the user's space is our agent's */
 };
 
 static const char *function_name(const struct cprof_profile *profile, uint32_t id)
@@ -51,6 +52,8 @@ static void look_at_frame(enum cprof_memtrace_module module, unsigned bits, stru
 		verdict->work = bits & WORK;
 	if (verdict->side || (verdict->flags | bits) & CPROF_MEMTRACE_FOREIGN)
 		verdict->flags |= bits;
+	if (module != CPROF_MEMTRACE_KERNEL)
+		verdict->agent = module == CPROF_MEMTRACE_AGENT;
 	verdict->glibc |= module == CPROF_MEMTRACE_GLIBC && bits & SIDES;
 }
 
@@ -143,6 +146,8 @@ struct cprof_error *cprof_memtrace_classify(const struct cprof_profile *profile,
 		if (values[ns] <= 0 || is_lost(profile, stack))
 			continue;
 		verdict = judge(&classifier, stack);
+		if (verdict.agent)
+			continue;
 		count(&verdict, (uint64_t)values[ns], cpu);
 		cpu->samples += (uint64_t)CPROF_MAX(values[samples], 0);
 	}

@@ -5,6 +5,7 @@
  */
 #include "private.h"
 
+#include <cprof/agent_abi.h>
 #include <cprof/util.h>
 #include <string.h>
 
@@ -289,6 +290,7 @@ enum cprof_memtrace_module cprof_memtrace_module(const char *path)
 		{"libc.so.6", CPROF_MEMTRACE_GLIBC},
 		{"libc-2.", CPROF_MEMTRACE_GLIBC},
 		{"libc_malloc_debug.so", CPROF_MEMTRACE_GLIBC},
+		{"memfd:" CPROF_AGENT_MEMFD, CPROF_MEMTRACE_AGENT},
 		{"libjemalloc", CPROF_MEMTRACE_ALLOCATOR},
 		{"libtcmalloc", CPROF_MEMTRACE_ALLOCATOR},
 		{"libmimalloc", CPROF_MEMTRACE_ALLOCATOR},

@@ -23,6 +23,7 @@ enum cprof_memtrace_module {
 	CPROF_MEMTRACE_ANY,
 	CPROF_MEMTRACE_GLIBC,
 	CPROF_MEMTRACE_ALLOCATOR, /* a library that is nothing but an allocator */
+	CPROF_MEMTRACE_AGENT,     /* our own, inside the target */
 	CPROF_MEMTRACE_KERNEL,
 	CPROF_MEMTRACE_MODULES
 };

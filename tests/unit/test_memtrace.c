@@ -220,7 +220,8 @@ static struct cprof_profile *create(void)
 }
 
 /* Names from the outermost to the innermost, separated by blanks; those of "k:" are the kernel's,
- * "c:" libc's, "j:" jemalloc's, "=" joins what is inlined: "caller=inlined". "?": no name. */
+ * "c:" libc's, "j:" jemalloc's, "a:" our agent's, "=" joins what is inlined: "caller=inlined". "?":
+ * no name. */
 static void add(struct cprof_profile *profile, const char *stack, int64_t samples)
 {
 	static uint64_t address = 0x1000;
@@ -239,6 +240,7 @@ static void add(struct cprof_profile *profile, const char *stack, int64_t sample
 		if (word[1] == ':') {
 			file = word[0] == 'k'   ? "[kernel.kallsyms]"
 			       : word[0] == 'c' ? "/lib/libc.so.6"
+			       : word[0] == 'a' ? "/memfd:cprof-agent (deleted)"
 						: "/usr/lib/libjemalloc.so.2";
 			word += 2;
 		}
@@ -295,7 +297,7 @@ static void expect_stack(const char *stack, const char *which, const char *parts
 		strcat(found, "g");
 	if (cpu.foreign_ns)
 		strcat(found, "j");
-	if (strcmp(got, which) || strcmp(found, parts) || cpu.samples != 1)
+	if (strcmp(got, which) || strcmp(found, parts) || cpu.samples != (*which != '\0'))
 		fail_msg("%s: %s %s, not %s %s", stack, got, found, which, parts);
 }
 
@@ -340,6 +342,12 @@ static void test_stacks(void **state)
 	expect_stack("main c:read k:__x64_sys_read k:copy k:asm_exc_page_fault", "k", "p");
 	expect_stack("main c:read k:__x64_sys_read", "o", "");
 	expect_stack("main c:malloc k:asm_sysvec_apic_timer_interrupt", "m", "g");
+	/* our own agent's time is not the process's, what it calls is */
+	expect_stack("main a:?", "", "");
+	expect_stack("main a:? a:? k:do_syscall_64 k:asm_exc_page_fault", "", "");
+	expect_stack("main _Znwm a:?", "", "");
+	expect_stack("main a:? c:malloc k:asm_exc_page_fault", "k", "ipg");
+	expect_stack("main a:? c:malloc", "m", "g");
 	/* names count where they belong only */
 	expect_stack("main handle_mm_fault", "o", "");
 	expect_stack("main k:free k:malloc", "o", "");

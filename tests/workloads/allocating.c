@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define BLOCKS 4000
+#define BLOCKS 2000
 #define AREA   (1 << 20)
 
 static void *blocks[BLOCKS];
