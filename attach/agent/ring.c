@@ -56,6 +56,13 @@ static struct cprof_agent_record *reserve(bool wait, uint32_t length, uint64_t *
 	return (struct cprof_agent_record *)&SHARED->ring[*position % CPROF_AGENT_RING_SIZE];
 }
 
+/* The last bytes of what was reserved, if nobody has reserved any since: 128 unknown stacks of 32 KB
+ * would fill the ring. */
+static bool give_back(uint64_t end, uint64_t length)
+{
+	return SWAP(&SHARED->head, &end, end - length);
+}
+
 /* The libc's own word is always right; a cached one may be that of a thread that has ended, whose
  * thread pointer a new one got: it is looked at anew now and then. */
 static uint32_t tid_of(const struct call *call, bool fresh)
@@ -186,7 +193,7 @@ void cprof_agent_ring_alloc(struct call *call, uint64_t address, uint64_t *key)
 	ADD(&SHARED->allocs, 1);
 	length += sizeof(*record);
 	room += sizeof(*record);
-	if (room > length)
+	if (room > length && !give_back(position + room, room - length))
 		stamp(position + length, room - length, CPROF_AGENT_STAMP_PAD);
 	stamp(position, length, CPROF_AGENT_STAMP_DONE);
 }

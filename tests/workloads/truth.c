@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define KEEP 512
 
@@ -105,6 +106,8 @@ static __attribute__((noinline)) void *work(void *argument)
 			sum += often[place++];
 		size = 1 + next_random(&worker->state) % (2 * sizes[place]);
 		memory = places[place](size);
+		if (i % 64 == 63)
+			usleep(1000); /* the ring need not overrun */
 		live = next_random(&worker->state) % 100 < kept[place];
 		count(&worker->accounts[place], size, live);
 		if (live)
