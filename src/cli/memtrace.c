@@ -4,6 +4,7 @@
  */
 #include "private.h"
 
+#include <cprof/attach.h>
 #include <cprof/memtrace.h>
 #include <cprof/outfile.h>
 
@@ -164,7 +165,7 @@ static struct cprof_error *begin(struct tracing *tracing, pid_t pid, bool await_
 	struct cprof_error *refused;
 	struct cprof_error *error;
 
-	tracing->heap = !tracing->options->no_inject && !await_exec;
+	tracing->heap = !tracing->options->no_inject;
 	error = open_session(tracing, pid, await_exec);
 	if (error && tracing->heap && error->status != CPROF_NO_PROCESS) {
 		refused = error;
@@ -178,6 +179,30 @@ static struct cprof_error *begin(struct tracing *tracing, pid_t pid, bool await_
 	CPROF_TRY(error);
 	tracing->started_ns = config.started_ns = cprof_now_ns();
 	return cprof_memtrace_create(&config, &tracing->memtrace);
+}
+
+/* Lets the command go; if allocations are wanted, with an agent that is planted at its entry
+ * point. */
+static struct cprof_error *release(struct tracing *tracing, struct cprof_command *command,
+				   int *status)
+{
+	const char *name = tracing->options->arguments[0];
+	struct cprof_entry *entry = NULL;
+	struct cprof_error *refused = NULL;
+	struct cprof_error *error;
+
+	if (tracing->heap)
+		refused = cprof_entry_create(command->pid, &entry);
+	error = cprof_command_release(command, name, status);
+	if (!error && entry) {
+		refused = cprof_entry_wait(entry);
+		if (!refused)
+			refused = cprof_session_plant(tracing->session, entry);
+	}
+	cprof_entry_destroy(entry);
+	if (refused)
+		go_without_heap(tracing, refused);
+	return error;
 }
 
 static void end(struct tracing *tracing)
@@ -209,18 +234,17 @@ static struct cprof_error *trace_process(struct tracing *tracing)
 
 static struct cprof_error *trace_command(struct tracing *tracing, int *status)
 {
-	char **arguments = tracing->options->arguments;
 	struct cprof_command command = {.go = -1, .failed = -1};
 	struct cprof_error *error;
 
-	CPROF_TRY(cprof_command_start(arguments, &command));
+	CPROF_TRY(cprof_command_start(tracing->options->arguments, &command));
 	cprof_signals_forward(command.pid);
 	error = begin(tracing, command.pid, true);
 	if (error) {
 		cprof_command_await(&command); /* it was not released: it exits */
 		return error;
 	}
-	error = cprof_command_release(&command, arguments[0], status);
+	error = release(tracing, &command, status);
 	if (error) {
 		cprof_command_await(&command);
 		return error;
