@@ -217,8 +217,9 @@ static struct cprof_error *take_place(struct cprof_agent *agent,
 
 	CPROF_TRY(cprof_place_find(agent->target, header->build, place));
 	CPROF_TRY(cprof_remains_check(agent->target, place));
-	if (place->private || place->shared || place->memfd >= 0)
-		CPROF_TRY(cprof_remains_clear(agent->target, agent->remote, place, &ignored));
+	if (cprof_remains_unfinished(place))
+		CPROF_TRY(
+			cprof_remains_clear(agent->target, agent->remote, false, place, &ignored));
 	if (place->text && place->header.build == header->build && !place->private &&
 	    !place->shared &&
 	    cprof_target_read(agent->target, place->base + CPROF_AGENT_CONFIG, kept,
@@ -277,13 +278,16 @@ static struct cprof_error *plant_once(struct cprof_agent *agent,
 /* What a failed attempt may have left: its tracer was killed, or gave up. */
 static void undo(struct cprof_agent *agent)
 {
+	const struct cprof_remote *remote = agent->remote;
+	bool in_flight = remote->result == CPROF_REMOTE_NONE || remote->result == CPROF_REMOTE_LATE;
 	struct cprof_place place;
 	uint64_t ignored;
 
 	if (!cprof_target_alive(agent->target))
 		return;
 	cprof_error_destroy(cprof_place_find(agent->target, 0, &place));
-	cprof_error_destroy(cprof_remains_clear(agent->target, agent->remote, &place, &ignored));
+	cprof_error_destroy(
+		cprof_remains_clear(agent->target, agent->remote, in_flight, &place, &ignored));
 }
 
 static struct cprof_error *map_memfd(struct cprof_agent *agent)

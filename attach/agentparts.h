@@ -39,10 +39,15 @@ bool cprof_leave_wait(const struct cprof_target *target, const struct cprof_plac
 /* Refuses if another profiler is at work there. */
 struct cprof_error *cprof_remains_check(const struct cprof_target *target,
 					const struct cprof_place *place);
-/* Restores by the journal in SHARED, unmaps what may be, closes; `*restored`: slots. */
+/* Whether it is more than what a detach leaves: being planted, at work, or left by a killed one. */
+bool cprof_remains_unfinished(const struct cprof_place *place);
+/*
+ * Waits until no routine can be running any more, restores by the journal in SHARED, unmaps what
+ * may be, closes; looks again; `*restored`: slots. `in_flight`: even if nothing is to be seen yet.
+ */
 struct cprof_error *cprof_remains_clear(const struct cprof_target *target,
-					struct cprof_remote *remote, struct cprof_place *place,
-					uint64_t *restored);
+					struct cprof_remote *remote, bool in_flight,
+					struct cprof_place *place, uint64_t *restored);
 /* Our pid as the target would see it, 0 if it would not. */
 uint32_t cprof_remains_own_pid(const struct cprof_target *target);
 

@@ -188,20 +188,27 @@ static void await_routine(const struct cprof_target *target, const struct cprof_
 		end = CPROF_MIN(end, journal.heartbeat_ns + ROUTINE_NS);
 	while (cprof_now_ns() < end && cprof_target_alive(target))
 		usleep(PAUSE_US);
-	cprof_leave_wait(target, place, LEAVE_NS);
+	if (place->base)
+		cprof_leave_wait(target, place, LEAVE_NS);
+}
+
+bool cprof_remains_unfinished(const struct cprof_place *place)
+{
+	return place->memfd >= 0 || place->private || place->shared ||
+	       (place->text && !place->control);
 }
 
 struct cprof_error *cprof_remains_clear(const struct cprof_target *target,
-					struct cprof_remote *remote, struct cprof_place *place,
-					uint64_t *restored)
+					struct cprof_remote *remote, bool in_flight,
+					struct cprof_place *place, uint64_t *restored)
 {
 	struct journal journal;
 
 	*restored = 0;
-	if (!place->base && place->memfd < 0)
+	if (!cprof_remains_unfinished(place) && !in_flight)
 		return NULL;
-	if (place->private || place->shared)
-		await_routine(target, place);
+	await_routine(target, place);
+	CPROF_TRY(cprof_place_find(target, place->header.build, place));
 	prepare(remote, place);
 	if (place->control && read_journal(target, place, &journal)) {
 		remote->calls[0].operation = CPROF_AGENT_RESTORE;
@@ -251,7 +258,7 @@ static struct cprof_error *clean(struct cprof_target *target, struct cprof_remot
 
 	CPROF_TRY(cprof_place_find(target, 0, &place));
 	CPROF_TRY(cprof_remains_check(target, &place));
-	CPROF_TRY(cprof_remains_clear(target, remote, &place, &restored));
+	CPROF_TRY(cprof_remains_clear(target, remote, false, &place, &restored));
 	if (place.base)
 		adopted = count_planned(target, &place);
 	if (adopted)
