@@ -4,7 +4,7 @@
  */
 #include "agent.h"
 
-#define WAIT_NS 50000000ull /* rate 1: for room in the ring */
+#define WAIT_NS 200000000ull /* rate 1: for room in the ring */
 #define PAGE    4096u
 
 static void stamp(uint64_t position, uint64_t length, uint32_t state)

@@ -11,7 +11,9 @@
 
 #define TICK_NS 100000000ull
 #define LOOK_NS 1000000000ull /* how often names of threads are read again */
-#define WAIT_MS 100           /* longest pause between two drains */
+/* Longest pause between two drains; at rate 1 the target waits for room in the ring. */
+#define WAIT_MS       50
+#define WAIT_EXACT_MS 5
 
 /* --- threads and memory, where no records tell of them ------------------------------------- */
 
@@ -151,17 +153,18 @@ void cprof_session_heap_count(struct cprof_session *session)
 }
 
 /* A ring that fills up is emptied sooner. */
-static int next_wait(int wait_ms, double full)
+static int next_wait(int wait_ms, int most_ms, double full)
 {
 	if (full > 0.5)
 		return 0;
 	if (full > 0.2)
 		return wait_ms / 2;
-	return full < 0.05 ? CPROF_MIN(wait_ms * 2 + 1, WAIT_MS) : wait_ms;
+	return full < 0.05 ? CPROF_MIN(wait_ms * 2 + 1, most_ms) : wait_ms;
 }
 
 static void drain(struct cprof_session *session)
 {
+	int most_ms = session->config.heap_rate == 1 ? WAIT_EXACT_MS : WAIT_MS;
 	double full;
 
 	pthread_mutex_lock(&session->lock);
@@ -169,7 +172,7 @@ static void drain(struct cprof_session *session)
 		session->heap_wait_ms = WAIT_MS;
 	} else if (session->heap) {
 		full = cprof_heap_drain(session->heap);
-		session->heap_wait_ms = next_wait(session->heap_wait_ms, full);
+		session->heap_wait_ms = next_wait(session->heap_wait_ms, most_ms, full);
 		cprof_session_heap_count(session);
 	}
 	pthread_mutex_unlock(&session->lock);

@@ -88,6 +88,7 @@ static const unsigned kept[PLACES] = {10, 50, 25, 75, 50, 25}; /* per cent */
 struct worker {
 	uint64_t state;
 	uint64_t allocations;
+	uint64_t burst; /* allocations between two pauses */
 	struct account accounts[PLACES];
 };
 
@@ -106,7 +107,7 @@ static __attribute__((noinline)) void *work(void *argument)
 			sum += often[place++];
 		size = 1 + next_random(&worker->state) % (2 * sizes[place]);
 		memory = places[place](size);
-		if (i % 64 == 63)
+		if (i % worker->burst == 0)
 			usleep(1000); /* the ring need not overrun */
 		live = next_random(&worker->state) % 100 < kept[place];
 		count(&worker->accounts[place], size, live);
@@ -137,6 +138,7 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < threads; i++) {
 		workers[i].state = (seed * 64 + i + 1) * 0x9e3779b97f4a7c15ull;
 		workers[i].allocations = allocations / threads;
+		workers[i].burst = 64 / threads;
 		if (i)
 			pthread_create(&ids[i], NULL, work, &workers[i]);
 	}
