@@ -56,8 +56,8 @@ static struct cprof_agent_record *reserve(bool wait, uint32_t length, uint64_t *
 	return (struct cprof_agent_record *)&SHARED->ring[*position % CPROF_AGENT_RING_SIZE];
 }
 
-/* The last bytes of what was reserved, if nobody has reserved any since: 128 unknown stacks of 32 KB
- * would fill the ring. */
+/* The last bytes of what was reserved, if nobody has reserved any since: 128 unknown stacks of 32
+ * KB would fill the ring. */
 static bool give_back(uint64_t end, uint64_t length)
 {
 	return SWAP(&SHARED->head, &end, end - length);
