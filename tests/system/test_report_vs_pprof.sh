@@ -92,7 +92,7 @@ if [ -s heap.pb.gz ] && [ -s later.pb.gz ]; then
 			--sample-index $type -- -base="$work/heap.pb.gz" -sample_index=$type
 	done
 	check "--base" same_top "$work/later.pb.gz" --base "$work/heap.pb.gz" -- -base="$work/heap.pb.gz"
-	grep -q 'main\.words' ours.txt && pass || fail "the leak is not named" ours.txt
+	if grep -q 'main\.words' ours.txt; then pass; else fail "the leak is not named" ours.txt; fi
 	expect 0 report "$work/heap.pb.gz" --base "$work/heap.pb.gz"
 	expect 1 report "$work/heap.pb.gz" --base "$work/cpu.pb.gz"
 	said 'types differ'
