@@ -18,7 +18,7 @@
 
 #define RATE_USUAL  (512u << 10)
 #define STACK_USUAL 16384
-#define TRIES       8            /* of planting: the target may map and close meanwhile */
+#define TRIES       16           /* of planting: the target may map and close meanwhile */
 #define UPDATE_NS   250000000ull /* between looks at maps */
 #define LEAVE_NS    1000000000ull
 

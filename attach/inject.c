@@ -110,6 +110,13 @@ static struct cprof_error *routine_failed(const struct cprof_remote *remote)
 		steps[step < CPROF_COUNT(steps) ? step : 0]);
 }
 
+static struct cprof_error *lost(const struct cprof_remote *remote)
+{
+	return cprof_error_create(CPROF_FAILED, "try again",
+				  "pid %d: it closed the agent's descriptor meanwhile",
+				  (int)remote->pid);
+}
+
 static struct cprof_error *outcome(const struct cprof_target *target,
 				   const struct cprof_remote *remote)
 {
@@ -146,14 +153,12 @@ static struct cprof_error *outcome(const struct cprof_target *target,
 		return cprof_error_errno(CPROF_FAILED, remote->errnum, NULL,
 					 "pid %d: writing a thread's stack", pid);
 	case CPROF_REMOTE_SYSCALL:
-		return syscall_failed(remote);
+		return remote->errnum == EBADF ? lost(remote) : syscall_failed(remote);
 	case CPROF_REMOTE_FILL:
 		return cprof_error_errno(CPROF_FAILED, remote->errnum, NULL,
 					 "pid %d: writing the agent's memory", pid);
 	case CPROF_REMOTE_LOST:
-		return cprof_error_create(CPROF_FAILED, "try again",
-					  "pid %d: it closed the agent's descriptor meanwhile",
-					  pid);
+		return lost(remote);
 	case CPROF_REMOTE_LATE:
 		return cprof_error_create(CPROF_FAILED, "try again",
 					  "pid %d: no answer from its thread %d", pid,
@@ -163,7 +168,7 @@ static struct cprof_error *outcome(const struct cprof_target *target,
 					  "pid %d: the agent's routine took signal %d", pid,
 					  remote->errnum);
 	case CPROF_REMOTE_ROUTINE:
-		return routine_failed(remote);
+		return remote->errnum == EBADF ? lost(remote) : routine_failed(remote);
 	case CPROF_REMOTE_NONE:
 		break;
 	}

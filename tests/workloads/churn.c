@@ -2,14 +2,13 @@
  *
  * Threads that allocate, fill, check and free; usage: churn [THREADS [MODE]]. At SIGTERM prints
  * "ok ALLOCATIONS"; status 9 when a block was not what it had been. MODE: `fds` closes all
- * descriptors over and over, `mdwe`, `strict`, `kill`, `refuse` and `allow` restrict the process
+ * descriptors every ms, `mdwe`, `strict`, `kill`, `refuse` and `allow` restrict the process
  * first.
  */
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -74,7 +73,7 @@ static void *close_all(void *argument)
 {
 	while (!stopping) {
 		syscall(SYS_close_range, 3, ~0u, 0);
-		sched_yield();
+		usleep(1000);
 	}
 	return argument;
 }
