@@ -27,15 +27,19 @@ const char *cprof_perf_way_name(enum cprof_perf_way way); /* "cpu-wide", "per-th
 enum cprof_perf_clock {
 	CPROF_PERF_CPU_CLOCK, /* values are nanoseconds of CPU */
 	CPROF_PERF_CYCLES,    /* needs a PMU */
+	CPROF_PERF_SWITCHES,  /* a sample where a thread leaves its CPU, and switch records */
 };
 
 struct cprof_perf_config {
 	enum cprof_perf_way way;
 	enum cprof_perf_clock clock;
-	unsigned rate;        /* samples per second and thread */
+	/* Samples per second and thread. SWITCHES: of all threads, 0: every switch; CPU-wide only
+	 * samples are thinned, switch records never. */
+	unsigned rate;
 	uint32_t stack_bytes; /* most bytes of a stack dump; 0: 64 KB, shrinking as needed */
 	bool kernel;          /* sample kernel time and record kernel frames, where permitted */
 	bool user_stack;      /* registers and stack bytes */
+	bool beside_another;  /* of several sessions that share what memory may be locked */
 };
 
 struct cprof_perf;
@@ -61,6 +65,7 @@ enum cprof_perf_type {
 	CPROF_PERF_EXIT,
 	CPROF_PERF_LOST,
 	CPROF_PERF_THROTTLE,
+	CPROF_PERF_SWITCH,
 	CPROF_PERF_OTHER,
 };
 
@@ -76,6 +81,7 @@ struct cprof_perf_record {
 		struct cprof_perf_sample {
 			uint64_t id;
 			uint64_t period;
+			double weight; /* SWITCHES: how many it stands for; otherwise 1 */
 			const uint64_t *kernel_chain; /* innermost first, unaligned words */
 			size_t kernel_count;
 			bool has_user;        /* registers are there */
@@ -100,6 +106,10 @@ struct cprof_perf_record {
 			uint64_t id;
 			uint64_t count;
 		} lost;
+		struct cprof_perf_switch {
+			bool out;       /* the thread leaves its CPU; otherwise it gets one */
+			bool preempted; /* out: it would have gone on */
+		} switched;
 	};
 };
 
@@ -134,7 +144,7 @@ struct cprof_error *cprof_perf_rescan(struct cprof_perf *perf);
 
 struct cprof_perf_stats {
 	enum cprof_perf_way way;
-	const char *clock;     /* "cpu-clock", "cycles" */
+	const char *clock;     /* "cpu-clock", "cycles", "context-switches" */
 	bool kernel;           /* kernel time is sampled */
 	uint64_t period;       /* ns (or cycles) a sample stands for */
 	uint64_t lost;         /* samples that found no room */

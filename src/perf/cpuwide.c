@@ -45,7 +45,8 @@ static int ring_open(struct cprof_perf *perf, size_t ring)
 	double speeds[CLOCKS];
 	int status;
 
-	if (perf->config.clock == CPROF_PERF_CYCLES) /* its period varies by itself */
+	/* The period of cycles varies by itself, switches have none. */
+	if (perf->config.clock != CPROF_PERF_CPU_CLOCK)
 		return cprof_event_add(perf, -1, ring, perf->period, NULL);
 	status = cprof_event_add(perf, -1, ring, perf->period, &bridge);
 	if (status < 0)
@@ -61,7 +62,7 @@ static int ring_open(struct cprof_perf *perf, size_t ring)
 struct cprof_error *cprof_cpuwide_open(struct cprof_perf *perf)
 {
 	for (size_t i = 0; i < perf->ring_count; i++) {
-		int status = ring_open(perf, i);
+		int status = perf->rings[i].records ? 0 : ring_open(perf, i);
 
 		if (status < 0 && status != -ENODEV)
 			return cprof_event_error(perf, -status);

@@ -69,6 +69,11 @@ static void attr_sampling(const struct cprof_perf *perf, uint64_t period,
 		attr->config = PERF_COUNT_HW_CPU_CYCLES;
 		attr->freq = 1;
 		attr->sample_freq = perf->config.rate;
+	} else if (perf->config.clock == CPROF_PERF_SWITCHES) {
+		attr->type = PERF_TYPE_SOFTWARE;
+		attr->config = PERF_COUNT_SW_CONTEXT_SWITCHES;
+		attr->sample_period = 1;
+		attr->context_switch = perf->way == CPROF_PERF_PER_THREAD;
 	} else {
 		attr->type = PERF_TYPE_SOFTWARE;
 		attr->config = PERF_COUNT_SW_CPU_CLOCK;
@@ -84,7 +89,8 @@ static void attr_sampling(const struct cprof_perf *perf, uint64_t period,
 /* Takes back one wish that this kernel or our rights do not grant; false if none is left. */
 static bool wish_less(struct cprof_perf *perf, int errnum)
 {
-	if ((errnum == EACCES || errnum == EPERM) && perf->kernel) {
+	if ((errnum == EACCES || errnum == EPERM) && perf->kernel &&
+	    perf->config.clock != CPROF_PERF_SWITCHES) { /* which the kernel does */
 		perf->kernel = false;
 		perf->format.sample_type &= ~(uint64_t)PERF_SAMPLE_CALLCHAIN;
 		return true;
@@ -204,6 +210,13 @@ static struct cprof_error *error_denied(const struct cprof_perf *perf, int errnu
 		return cprof_error_errno(
 			CPROF_DENIED, errnum, "run as root, or with CAP_PERFMON and CAP_BPF",
 			"CPU-wide sampling: kernel.perf_event_paranoid is %ld", paranoid);
+	if (paranoid > 1 && perf->config.clock == CPROF_PERF_SWITCHES)
+		return cprof_error_errno(
+			CPROF_DENIED, errnum,
+			"run as root or with CAP_PERFMON, or allow it: sysctl "
+			"kernel.perf_event_paranoid=1",
+			"context switches of pid %d: kernel.perf_event_paranoid is %ld", (int)pid,
+			paranoid);
 	if (paranoid > 2)
 		return cprof_error_errno(
 			CPROF_DENIED, errnum,

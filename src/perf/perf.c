@@ -53,6 +53,7 @@ static void way_close(struct cprof_perf *perf)
 		cprof_event_forget(perf, event);
 	}
 	cprof_perthread_close(perf);
+	cprof_thin_close(perf);
 	cprof_rings_close(perf);
 	cprof_bpf_close(perf);
 }
@@ -60,7 +61,8 @@ static void way_close(struct cprof_perf *perf)
 static struct cprof_error *way_open(struct cprof_perf *perf, enum cprof_perf_way way)
 {
 	perf->way = way;
-	perf->kernel = perf->config.kernel;
+	/* Switches happen in the kernel: what happens there says what is waited for. */
+	perf->kernel = perf->config.kernel || perf->config.clock == CPROF_PERF_SWITCHES;
 	perf->has_format_lost = perf->has_inherit_thread = true;
 	format_init(perf);
 	CPROF_TRY(cprof_rings_open(perf));
@@ -106,14 +108,15 @@ struct cprof_error *cprof_perf_create(const struct cprof_target *target,
 	struct cprof_perf *perf;
 	struct cprof_error *error;
 
-	CPROF_TRY(rate_check(config->rate));
+	if (config->clock != CPROF_PERF_SWITCHES)
+		CPROF_TRY(rate_check(config->rate));
 	perf = calloc(1, sizeof(*perf));
 	if (!perf)
 		return cprof_error_nomem();
 	perf->target = target;
 	perf->config = *config;
-	perf->period = 1000000000ull / config->rate;
-	perf->epoll = perf->bpf_map = perf->bpf_program = -1;
+	perf->period = config->clock == CPROF_PERF_SWITCHES ? 1 : 1000000000ull / config->rate;
+	perf->epoll = perf->bpf_map = perf->bpf_program = perf->bpf_shares = -1;
 	error = ways_open(perf);
 	if (error) {
 		cprof_perf_destroy(perf);
@@ -211,6 +214,8 @@ static bool record_concerns(struct cprof_perf *perf, const struct cprof_perf_rec
 		return false;
 	if (record->type == CPROF_PERF_SAMPLE)
 		return sample_counts(perf, record);
+	if (record->type == CPROF_PERF_SWITCH && record->switched.out && !per_thread)
+		cprof_thin_saw(perf, record->tid);
 	if (per_thread && record->type == CPROF_PERF_FORK)
 		cprof_perthread_started(perf, record->tid);
 	if (per_thread && record->type == CPROF_PERF_EXIT)
@@ -249,11 +254,14 @@ void cprof_perf_drain(struct cprof_perf *perf, bool final,
 		if (ring->record.type == CPROF_PERF_SAMPLE &&
 		    perf->config.clock == CPROF_PERF_CPU_CLOCK)
 			ring->record.sample.period = perf->period;
+		if (ring->record.type == CPROF_PERF_SAMPLE)
+			ring->record.sample.weight = cprof_thin_weight(perf, &ring->record);
 		if (record_concerns(perf, &ring->record))
 			handler(context, &ring->record);
 		cprof_ring_consume(ring);
 	}
 	cprof_cpuwide_settle(perf, cprof_now_ns());
+	cprof_thin_adapt(perf);
 	cprof_stack_adapt(perf);
 }
 
@@ -276,7 +284,12 @@ static void events_read(struct cprof_perf *perf)
 
 void cprof_perf_stats(struct cprof_perf *perf, struct cprof_perf_stats *stats)
 {
-	bool cycles = perf->config.clock == CPROF_PERF_CYCLES;
+	static const char *const clocks[] = {
+		[CPROF_PERF_CPU_CLOCK] = "cpu-clock",
+		[CPROF_PERF_CYCLES] = "cycles",
+		[CPROF_PERF_SWITCHES] = "context-switches",
+	};
+	bool cpu_clock = perf->config.clock == CPROF_PERF_CPU_CLOCK;
 	uint64_t now = cprof_now_ns();
 
 	if (!perf->read_at || now >= perf->read_at + READ_EVERY_NS) {
@@ -285,9 +298,9 @@ void cprof_perf_stats(struct cprof_perf *perf, struct cprof_perf_stats *stats)
 	}
 	*stats = (struct cprof_perf_stats){
 		.way = perf->way,
-		.clock = cycles ? "cycles" : "cpu-clock",
+		.clock = clocks[perf->config.clock],
 		.kernel = perf->kernel,
-		.period = cycles ? 0 : perf->period,
+		.period = cpu_clock ? perf->period : 0,
 		.lost = perf->has_format_lost ? perf->retired_lost + perf->read_lost
 					      : perf->ring_lost,
 		.lost_records = perf->read_lost_records,
@@ -295,7 +308,7 @@ void cprof_perf_stats(struct cprof_perf *perf, struct cprof_perf_stats *stats)
 		.events = (uint32_t)perf->ring_count,
 		.way_reason = perf->way_reason,
 	};
-	if (perf->way == CPROF_PERF_PER_THREAD && !cycles)
+	if (perf->way == CPROF_PERF_PER_THREAD && cpu_clock)
 		stats->counted = perf->retired_counted + perf->read_counted;
 	for (size_t i = 0; i < perf->ring_count; i++) {
 		stats->malformed += perf->rings[i].malformed;

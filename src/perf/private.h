@@ -15,6 +15,7 @@
 struct cprof_ring {
 	int fd;
 	unsigned cpu;
+	bool records; /* only for what its owner tells: samples cannot crowd it out */
 	struct perf_event_mmap_page *page; /* followed by `size` bytes of data */
 	uint8_t *data;
 	size_t size;
@@ -81,6 +82,12 @@ struct cprof_perf {
 	struct cprof_owner *owners; /* hash by tid */
 	int bpf_map;
 	int bpf_program;
+	int bpf_shares;     /* by thread: the share of its samples that is kept, of 2^32 */
+	bool bpf_inner_ids; /* which are those of the target's own namespace */
+
+	/* SWITCHES, CPU-wide: thinning, see thin.c. */
+	struct cprof_thin *thins; /* hash by tid */
+	uint64_t thin_looked;
 
 	/* Adapting stack dumps, see stack.c. */
 	unsigned generation;
@@ -133,6 +140,14 @@ void cprof_rings_close(struct cprof_perf *perf);
 /* bpf.c */
 struct cprof_error *cprof_bpf_open(struct cprof_perf *perf);
 void cprof_bpf_close(struct cprof_perf *perf);
+/* Keeps that share (1: all) of a thread's samples from now on; false if it cannot. */
+bool cprof_bpf_share(struct cprof_perf *perf, uint32_t tid, double share);
+
+/* thin.c */
+void cprof_thin_saw(struct cprof_perf *perf, pid_t tid);
+double cprof_thin_weight(const struct cprof_perf *perf, const struct cprof_perf_record *record);
+void cprof_thin_adapt(struct cprof_perf *perf);
+void cprof_thin_close(struct cprof_perf *perf);
 
 /* cpuwide.c, perthread.c: open the sampling events. */
 struct cprof_error *cprof_cpuwide_open(struct cprof_perf *perf);

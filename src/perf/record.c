@@ -132,6 +132,7 @@ static bool sample_parse(const struct cprof_perf_format *format, struct cprof_re
 	uint64_t type = format->sample_type;
 
 	record->type = CPROF_PERF_SAMPLE;
+	sample->weight = 1;
 	if (type & ~(uint64_t)KNOWN_FIELDS)
 		return false;
 	if (type & PERF_SAMPLE_IDENTIFIER)
@@ -238,6 +239,15 @@ static void body_parse(struct cprof_reader *reader, const struct perf_event_head
 		cprof_reader_u64(reader); /* id */
 		cprof_reader_u64(reader); /* stream id */
 		break;
+	case PERF_RECORD_SWITCH_CPU_WIDE:
+	case PERF_RECORD_SWITCH:
+		record->type = CPROF_PERF_SWITCH;
+		record->switched.out = header->misc & PERF_RECORD_MISC_SWITCH_OUT;
+		record->switched.preempted =
+			record->switched.out && header->misc & PERF_RECORD_MISC_SWITCH_OUT_PREEMPT;
+		if (header->type == PERF_RECORD_SWITCH_CPU_WIDE)
+			cprof_reader_u64(reader); /* who comes or went instead */
+		break;
 	default:
 		record->type = CPROF_PERF_OTHER;
 		break;
@@ -273,7 +283,7 @@ bool cprof_perf_parse(const struct cprof_perf_format *format, const void *bytes,
 	body_parse(&reader, &header, record);
 	/* The body says whom the record is about, the tail who wrote it, when and where. */
 	if (record->type == CPROF_PERF_LOST || record->type == CPROF_PERF_OTHER ||
-	    record->type == CPROF_PERF_THROTTLE) {
+	    record->type == CPROF_PERF_THROTTLE || record->type == CPROF_PERF_SWITCH) {
 		record->pid = id.pid;
 		record->tid = id.tid;
 	}

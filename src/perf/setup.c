@@ -56,8 +56,14 @@ static struct cprof_error *cpus_find(struct cprof_perf *perf, size_t *count)
 	return NULL;
 }
 
+/* Switch records carry the times: they get rings of their own, where stacks cannot fill them. */
+static bool apart(const struct cprof_perf *perf)
+{
+	return perf->config.clock == CPROF_PERF_SWITCHES && perf->way == CPROF_PERF_CPU_WIDE;
+}
+
 /* Opens the dummy that owns the ring of a CPU. It wakes us when a quarter of the ring is full. */
-static int owner_open(struct cprof_perf *perf, unsigned cpu, size_t size)
+static int owner_open(struct cprof_perf *perf, const struct cprof_ring *ring, size_t size)
 {
 	/* A dummy on ourselves never ends, as one on a thread of the target would. */
 	pid_t pid = perf->way == CPROF_PERF_CPU_WIDE ? -1 : getpid();
@@ -66,11 +72,15 @@ static int owner_open(struct cprof_perf *perf, unsigned cpu, size_t size)
 
 	cprof_event_attr_dummy(perf, &attr);
 	attr.wakeup_watermark = (uint32_t)(size / 4);
-	fd = cprof_event_open(&attr, pid, (int)cpu);
+	if (ring->records)
+		attr.context_switch = 1;
+	else if (apart(perf))
+		attr.mmap = attr.mmap2 = attr.comm = attr.comm_exec = attr.task = 0;
+	fd = cprof_event_open(&attr, pid, (int)ring->cpu);
 	if (fd == -EINVAL && perf->has_format_lost) { /* before Linux 6.0 */
 		perf->has_format_lost = false;
 		attr.read_format = 0;
-		fd = cprof_event_open(&attr, pid, (int)cpu);
+		fd = cprof_event_open(&attr, pid, (int)ring->cpu);
 	}
 	return fd;
 }
@@ -88,16 +98,23 @@ static struct cprof_error *rings_try(struct cprof_perf *perf, size_t cpus, size_
 {
 	rings_deinit(perf);
 	*too_big = false;
-	for (size_t i = 0; i < cpus; i++) {
+	for (size_t i = 0; i < cpus * (apart(perf) ? 2 : 1); i++) {
 		struct cprof_ring *ring = &perf->rings[perf->ring_count];
-		int fd = owner_open(perf, perf->cpus[i], size);
+		int fd;
 		int status;
+
+		*ring = (struct cprof_ring){
+			.fd = -1,
+			.cpu = perf->cpus[i % cpus],
+			.records = apart(perf) && i < cpus,
+		};
+		fd = owner_open(perf, ring, size);
 
 		if (fd == -ENODEV) /* went offline */
 			continue;
 		if (fd < 0)
 			return cprof_event_error(perf, -fd);
-		*ring = (struct cprof_ring){.fd = fd, .cpu = perf->cpus[i]};
+		ring->fd = fd;
 		perf->ring_count++;
 		status = cprof_ring_map(ring, size);
 		*too_big = status == -EPERM || status == -ENOMEM;
@@ -121,8 +138,10 @@ static struct cprof_error *rings_fit(struct cprof_perf *perf, size_t cpus)
 		size /= 2;
 	for (; size >= RING_MIN && too_big; size /= 2)
 		CPROF_TRY(rings_try(perf, cpus, size, &too_big));
-	if (!too_big)
-		return NULL;
+	if (!too_big) /* by now it is half of what was locked */
+		return perf->config.beside_another && size >= RING_MIN && size < RING_DEFAULT / 2
+			       ? rings_try(perf, cpus, size, &too_big)
+			       : NULL;
 	return cprof_error_errno(CPROF_DENIED, EPERM,
 				 "raise ulimit -l or sysctl kernel.perf_event_mlock_kb",
 				 "no memory may be locked for %zu rings of %u KB "
@@ -139,7 +158,7 @@ struct cprof_error *cprof_rings_open(struct cprof_perf *perf)
 	perf->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (perf->epoll < 0)
 		return cprof_error_errno(CPROF_FAILED, errno, NULL, "epoll_create");
-	perf->rings = calloc(cpus, sizeof(*perf->rings));
+	perf->rings = calloc(2 * cpus, sizeof(*perf->rings));
 	if (!perf->rings)
 		return cprof_error_nomem();
 	CPROF_TRY(rings_fit(perf, cpus));

@@ -3,16 +3,24 @@
  * How many bytes of stack a sample copies. It starts with as much as fits, so that no sample is
  * spent truncated. Where the rate makes copying expensive it shrinks to twice what stacks needed,
  * and grows back at once when one was cut off. It also shrinks as soon as a ring overflows.
+ * Switches come so fast that this is done sooner for them, and more exactly.
  */
 #include "private.h"
 
-#define STACK_MIN  8192u
-#define STACK_UNIT 4096u
+#define STACK_MIN   8192u
+#define STACK_UNIT  4096u
+#define STACK_SMALL 1024u /* both, for switches */
 /* A record is shorter than 64 KB; this leaves room for registers and a kernel chain of 127. */
-#define STACK_MAX   64240u
-#define RATE_FREE   199 /* up to here 64 KB cost nothing that can be measured */
-#define HOLD_NS     3000000000ull
-#define HOLD_MAX_NS 96000000000ull
+#define STACK_MAX     64240u
+#define RATE_FREE     199 /* up to here 64 KB cost nothing that can be measured */
+#define HOLD_NS       3000000000ull
+#define HOLD_SHORT_NS 200000000ull
+#define HOLD_MAX_NS   96000000000ull
+
+static bool switches(const struct cprof_perf *perf)
+{
+	return perf->config.clock == CPROF_PERF_SWITCHES;
+}
 
 void cprof_stack_init(struct cprof_perf *perf)
 {
@@ -22,7 +30,7 @@ void cprof_stack_init(struct cprof_perf *perf)
 	if (perf->config.stack_bytes)
 		limit = CPROF_MIN(limit, CPROF_MAX(perf->config.stack_bytes, 8u));
 	perf->stack_limit = limit & ~(size_t)7;
-	perf->stack_hold = HOLD_NS;
+	perf->stack_hold = switches(perf) ? HOLD_SHORT_NS : HOLD_NS;
 	perf->format.stack_bytes = perf->config.user_stack ? perf->stack_limit : 0;
 }
 
@@ -37,9 +45,11 @@ static void resize(struct cprof_perf *perf, uint32_t bytes, uint64_t now)
 /* Twice what was needed, in whole pages. */
 static uint32_t size_wanted(const struct cprof_perf *perf)
 {
-	uint32_t want = (2 * perf->stack_need + STACK_UNIT - 1) / STACK_UNIT * STACK_UNIT;
+	uint32_t unit = switches(perf) ? STACK_SMALL : STACK_UNIT;
+	uint32_t least = switches(perf) ? STACK_SMALL : STACK_MIN;
+	uint32_t want = (2 * perf->stack_need + unit - 1) / unit * unit;
 
-	return CPROF_MIN(CPROF_MAX(want, STACK_MIN), perf->stack_limit);
+	return CPROF_MIN(CPROF_MAX(want, least), perf->stack_limit);
 }
 
 void cprof_stack_adapt(struct cprof_perf *perf)
@@ -47,7 +57,8 @@ void cprof_stack_adapt(struct cprof_perf *perf)
 	uint32_t size = perf->format.stack_bytes;
 	uint64_t now = cprof_now_ns();
 	bool losing = perf->ring_lost > perf->stack_lost;
-	bool due = perf->config.rate > RATE_FREE && now >= perf->stack_since + perf->stack_hold;
+	bool fast = switches(perf) || perf->config.rate > RATE_FREE;
+	bool due = fast && now >= perf->stack_since + perf->stack_hold;
 
 	if (!perf->enabled || !size || perf->config.stack_bytes)
 		return;

@@ -290,6 +290,7 @@ void cprof_session_record(void *context, const struct cprof_perf_record *record)
 		on_exit_of(session, record->tid);
 		break;
 	case CPROF_PERF_THROTTLE:
+	case CPROF_PERF_SWITCH:
 	case CPROF_PERF_OTHER:
 		break;
 	}

@@ -105,13 +105,13 @@ static void *burn_thread(void *ns)
 	return NULL;
 }
 
-static void child_busy(void)
+static inline void child_busy(void)
 {
 	burn(100 * SECOND);
 }
 
 /* Threads of 60 ms are born all the time, while others run. */
-static void child_births(void)
+static inline void child_births(void)
 {
 	pthread_t threads[3];
 
@@ -201,7 +201,7 @@ static void collect(struct cprof_perf *perf, uint64_t until)
 	}
 }
 
-static void profile(pid_t pid)
+static inline void profile(pid_t pid)
 {
 	struct cprof_target *target;
 	struct cprof_perf *perf;
@@ -227,7 +227,7 @@ static void profile(pid_t pid)
 	cprof_target_destroy(target);
 }
 
-static struct run run_of(enum cprof_perf_way way)
+static inline struct run run_of(enum cprof_perf_way way)
 {
 	return (struct run){
 		.config = {.way = way, .rate = RATE, .kernel = true, .user_stack = true},
@@ -237,7 +237,7 @@ static struct run run_of(enum cprof_perf_way way)
 
 /* As many samples as CPU time times rate, within 10 percent, nothing lost, in order, all ours, with
  * stacks (but for threads that are just being born or are past their memory). */
-static bool honest(void)
+static inline bool honest(void)
 {
 	double expected = (double)run.cpu / (double)run.stats.period;
 
@@ -250,7 +250,7 @@ static bool honest(void)
 	       tally.stacks <= tally.samples && tally.stacks >= tally.samples / 100 * 98;
 }
 
-static void run_on(void (*body)(void), enum cprof_perf_way way)
+static inline void run_on(void (*body)(void), enum cprof_perf_way way)
 {
 	pid_t pid = spawn(body, 0);
 

@@ -4,6 +4,7 @@
  */
 #include <asm/perf_regs.h>
 #include <cprof/perf.h>
+#include <cprof/util.h>
 #include <linux/perf_event.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -442,9 +443,45 @@ static void noise_is_survived(void **state)
 	assert_true(accepted > 1000);
 }
 
+static void test_switch(void **state)
+{
+	static const struct {
+		uint32_t type;
+		uint16_t misc;
+		bool out;
+		bool preempted;
+	} cases[] = {
+		{PERF_RECORD_SWITCH, 0, false, false},
+		{PERF_RECORD_SWITCH, PERF_RECORD_MISC_SWITCH_OUT, true, false},
+		{PERF_RECORD_SWITCH,
+		 PERF_RECORD_MISC_SWITCH_OUT | PERF_RECORD_MISC_SWITCH_OUT_PREEMPT, true, true},
+		{PERF_RECORD_SWITCH_CPU_WIDE, 0, false, false},
+		{PERF_RECORD_SWITCH_CPU_WIDE,
+		 PERF_RECORD_MISC_SWITCH_OUT | PERF_RECORD_MISC_SWITCH_OUT_PREEMPT, true, true},
+		/* the same bit means something else where nothing is switched out */
+		{PERF_RECORD_SWITCH, PERF_RECORD_MISC_SWITCH_OUT_PREEMPT, false, false},
+	};
+	struct cprof_perf_record record;
+
+	(void)state;
+	for (size_t i = 0; i < CPROF_COUNT(cases); i++) {
+		begin(cases[i].type, cases[i].misc);
+		if (cases[i].type == PERF_RECORD_SWITCH_CPU_WIDE)
+			put2(1, 2); /* not whom the record is about */
+		expect_record(CPROF_PERF_SWITCH, &record);
+		assert_int_equal(record.pid, 6);
+		assert_int_equal(record.tid, 7);
+		assert_int_equal(record.time, 1000);
+		assert_int_equal(record.cpu, 3);
+		assert_int_equal(record.switched.out, cases[i].out);
+		assert_int_equal(record.switched.preempted, cases[i].preempted);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_switch),
 		cmocka_unit_test(mappings_are_read),
 		cmocka_unit_test(hostile_mappings_are_refused),
 		cmocka_unit_test(names_are_read),
