@@ -32,6 +32,9 @@ enum cprof_wait_kind {
 	CPROF_WAITS
 };
 const char *cprof_wait_name(enum cprof_wait_kind kind);
+/* What a function means for a futex that is waited for in it, or in what it calls: a kind by libc's
+ * names; NONE: its callers say more; FUTEX: it is none of libc's. */
+enum cprof_wait_kind cprof_wait_of_function(const char *name);
 
 struct cprof_wait {
 	enum cprof_wait_kind kind;

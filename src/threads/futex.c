@@ -67,6 +67,27 @@ static enum meaning meaning_of(const char *name)
 	return MEANS_NOTHING;
 }
 
+enum cprof_wait_kind cprof_wait_of_function(const char *name)
+{
+	switch (meaning_of(name)) {
+	case MEANS_MUTEX:
+		return CPROF_WAIT_MUTEX;
+	case MEANS_RWLOCK:
+		return CPROF_WAIT_RWLOCK;
+	case MEANS_COND:
+		return CPROF_WAIT_COND;
+	case MEANS_SEM:
+		return CPROF_WAIT_SEM;
+	case MEANS_JOIN:
+		return CPROF_WAIT_JOIN;
+	case MEANS_WAITING:
+		return CPROF_WAIT_NONE;
+	case MEANS_NOTHING:
+		break;
+	}
+	return CPROF_WAIT_FUTEX;
+}
+
 /* By the file's name: libc.so.6, libpthread-2.31.so, ld-musl-x86_64.so.1, musl's libc.so. */
 static enum cprof_libc libc_of(const char *path)
 {

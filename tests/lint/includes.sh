@@ -12,7 +12,7 @@ floors=(
 	"perf"
 	"agent_abi agent attach"
 	"profile source builder"
-	"threads heap memtrace"
+	"threads heap locks memtrace"
 	"pprof"
 	"report"
 	"session"

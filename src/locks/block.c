@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Waits, from switch records and the stacks that go with them. Records come in the order of time
+ * but for a few that become visible late; one that is missing must not invent time.
+ */
+#include "private.h"
+
+#include <cprof/util.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The same switch can be told twice, where a thread has two events: that close to each other. */
+#define TWICE_NS 20000ull
+
+/* --- threads ------------------------------------------------------------------------------- */
+
+static struct cprof_block_thread *find_thread(const struct cprof_block *block, pid_t tid)
+{
+	struct cprof_block_thread *thread;
+
+	HASH_FIND_INT(block->by_tid, &tid, thread);
+	return thread;
+}
+
+static void set_name(struct cprof_block *block, struct cprof_block_thread *thread)
+{
+	const char *name = block->config.name(block->config.context, thread->tid);
+
+	thread->wanted = name;
+	if (name)
+		snprintf(thread->name, sizeof(thread->name), "%s", name);
+}
+
+static struct cprof_block_thread *add_thread(struct cprof_block *block, pid_t tid)
+{
+	struct cprof_block_thread *thread = calloc(1, sizeof(*thread));
+
+	if (!thread || !cprof_grow(&block->threads, &block->thread_capacity,
+				   block->thread_count + 1, sizeof(struct cprof_block_thread *))) {
+		free(thread);
+		block->no_memory = true;
+		return NULL;
+	}
+	thread->tid = tid;
+	thread->index = (uint32_t)block->thread_count;
+	block->threads[block->thread_count++] = thread;
+	HASH_ADD_INT(block->by_tid, tid, thread);
+	set_name(block, thread);
+	return thread;
+}
+
+/* A live thread; NULL for one that has ended, or is not wanted. */
+static struct cprof_block_thread *get_thread(struct cprof_block *block, pid_t tid)
+{
+	struct cprof_block_thread *thread = find_thread(block, tid);
+
+	if (!thread)
+		thread = add_thread(block, tid);
+	return thread && !thread->ended && thread->wanted ? thread : NULL;
+}
+
+/* --- waits --------------------------------------------------------------------------------- */
+
+uint64_t cprof_block_length(const struct cprof_block *block,
+			    const struct cprof_block_thread *thread, uint64_t until)
+{
+	uint64_t from = CPROF_MAX(thread->out_ns, block->begin_ns);
+
+	return until > from ? until - from : 0;
+}
+
+static unsigned stratum_of(uint64_t ns, bool preempted)
+{
+	unsigned bits = ns ? 64 - (unsigned)__builtin_clzll(ns) : 0;
+
+	if (preempted)
+		return CPROF_STRATA_RUNQ;
+	/* the first reaches to 4 us, the last begins at 67 s */
+	return bits <= 12 ? 0 : CPROF_MIN((bits - 9) / 4, CPROF_STRATA_RUNQ - 1u);
+}
+
+static double draw(struct cprof_block *block)
+{
+	block->random += 0x9e3779b97f4a7c15ull;
+	return (double)(cprof_hash_u64(block->random) >> 11) * 0x1p-53;
+}
+
+static void add_account(struct cprof_block *block, const struct cprof_account_key *key,
+			double count, double ns)
+{
+	struct cprof_account *account;
+
+	HASH_FIND(hh, block->accounts, key, sizeof(*key), account);
+	if (!account) {
+		account = calloc(1, sizeof(*account));
+		if (!account) {
+			block->no_memory = true;
+			return;
+		}
+		account->key = *key;
+		HASH_ADD(hh, block->accounts, key, sizeof(account->key), account);
+	}
+	account->count += count;
+	account->ns += ns;
+}
+
+/* A wait is over: it counts, and so does its stack if it has one. */
+static void account(struct cprof_block *block, struct cprof_block_thread *thread, uint64_t until)
+{
+	uint64_t ns = cprof_block_length(block, thread, until);
+	unsigned index = stratum_of(ns, thread->preempted);
+	struct cprof_stratum *stratum = &thread->strata[index];
+	const struct cprof_account_key key = {
+		.thread = thread->index,
+		.stack = thread->place.stack,
+		.stratum = index,
+		.kind = thread->preempted ? CPROF_WAIT_RUNQ : thread->place.kind,
+	};
+	double weight = thread->place.weight;
+
+	if (!ns)
+		return;
+	block->stats.switches++;
+	block->stats.preempted += thread->preempted;
+	block->stats.unsure += thread->unsure;
+	*(thread->preempted ? &block->stats.runq_ns : &block->stats.blocked_ns) += ns;
+	if (thread->unsure) {
+		thread->unsure_count++;
+		thread->unsure_ns += (double)ns;
+		return;
+	}
+	stratum->count++;
+	stratum->ns += (double)ns;
+	if (!thread->place.known)
+		return;
+	if (ns < block->config.min_ns) {
+		double share = (double)ns / (double)block->config.min_ns;
+
+		if (draw(block) >= share)
+			return;
+		weight /= share;
+	}
+	stratum->sampled_count += weight;
+	stratum->sampled_ns += weight * (double)ns;
+	add_account(block, &key, weight, weight * (double)ns);
+}
+
+/* --- records ------------------------------------------------------------------------------- */
+
+void cprof_block_sample(struct cprof_block *block, pid_t tid, uint64_t time, uint32_t stack,
+			double weight)
+{
+	struct cprof_block_thread *thread = get_thread(block, tid);
+
+	if (!thread)
+		return;
+	thread->next = (struct cprof_place){true, stack, weight, CPROF_WAITS};
+	thread->sampled_ns = time;
+	if (time < block->begin_ns)
+		return;
+	block->stats.samples++;
+	block->stats.weight += weight;
+}
+
+void cprof_block_out(struct cprof_block *block, pid_t tid, uint64_t time, bool preempted)
+{
+	struct cprof_block_thread *thread = get_thread(block, tid);
+
+	if (!thread)
+		return;
+	if (thread->state == CPROF_BLOCK_OUT) {
+		if (thread->out_ns && time < thread->out_ns + TWICE_NS)
+			return;
+		block->stats.broken += thread->out_ns && time >= block->begin_ns;
+	}
+	thread->place = thread->next;
+	thread->next.known = false;
+	/* A dump holds threads for a moment: then they go on to sleep where it found them. */
+	if (!thread->place.known && time < block->begin_ns)
+		thread->place = thread->asleep;
+	thread->out_ns = time;
+	thread->preempted = preempted;
+	thread->unsure = false;
+	if (thread->state == CPROF_BLOCK_IN && time <= thread->in_ns)
+		account(block, thread, thread->in_ns); /* it became visible late */
+	else
+		thread->state = CPROF_BLOCK_OUT;
+}
+
+void cprof_block_in(struct cprof_block *block, pid_t tid, uint64_t time)
+{
+	struct cprof_block_thread *thread = get_thread(block, tid);
+
+	if (!thread)
+		return;
+	if (thread->state == CPROF_BLOCK_OUT && time < thread->out_ns)
+		return; /* it became visible late: the thread has gone out again */
+	if (thread->state == CPROF_BLOCK_OUT)
+		account(block, thread, time);
+	thread->state = CPROF_BLOCK_IN;
+	thread->in_ns = time;
+	if (thread->sampled_ns < time)
+		thread->next.known = false; /* its switch-out was lost */
+}
+
+/* --- what happens to threads --------------------------------------------------------------- */
+
+void cprof_block_begin(struct cprof_block *block, uint64_t time)
+{
+	struct cprof_account *each;
+	struct cprof_account *next;
+
+	block->begin_ns = time;
+	block->stats = (struct cprof_block_stats){0};
+	for (size_t i = 0; i < block->thread_count; i++) {
+		memset(block->threads[i]->strata, 0, sizeof(block->threads[i]->strata));
+		block->threads[i]->unsure_count = block->threads[i]->unsure_ns = 0;
+	}
+	HASH_ITER(hh, block->accounts, each, next)
+	{
+		HASH_DEL(block->accounts, each);
+		free(each);
+	}
+}
+
+void cprof_block_found(struct cprof_block *block, pid_t tid, bool asleep, uint32_t stack,
+		       enum cprof_wait_kind kind)
+{
+	struct cprof_block_thread *thread = get_thread(block, tid);
+
+	if (!thread || !asleep || thread->state != CPROF_BLOCK_UNKNOWN)
+		return;
+	thread->asleep = (struct cprof_place){stack != 0, stack, 1, kind};
+	thread->place = thread->asleep;
+	thread->state = CPROF_BLOCK_OUT; /* since long before: out_ns is 0 */
+}
+
+/* A number may be used again: what follows is another thread's. */
+static struct cprof_block_thread *renew(struct cprof_block *block, pid_t tid)
+{
+	struct cprof_block_thread *thread = find_thread(block, tid);
+
+	if (thread) {
+		thread->ended = true;
+		HASH_DEL(block->by_tid, thread);
+	}
+	thread = add_thread(block, tid);
+	if (thread)
+		thread->state = CPROF_BLOCK_IN;
+	return thread;
+}
+
+void cprof_block_born(struct cprof_block *block, pid_t tid)
+{
+	renew(block, tid);
+}
+
+/* It still switches a few times, and never comes back from the last. */
+void cprof_block_ended(struct cprof_block *block, pid_t tid)
+{
+	struct cprof_block_thread *thread = find_thread(block, tid);
+
+	if (!thread || thread->ended)
+		return;
+	set_name(block, thread);
+	thread->ended = true;
+}
+
+void cprof_block_exec(struct cprof_block *block, pid_t tid)
+{
+	for (size_t i = 0; i < block->thread_count; i++)
+		if (block->threads[i]->tid != tid)
+			cprof_block_ended(block, block->threads[i]->tid);
+	renew(block, tid);
+}
+
+void cprof_block_lost(struct cprof_block *block)
+{
+	for (size_t i = 0; i < block->thread_count; i++)
+		if (!block->threads[i]->ended && block->threads[i]->state == CPROF_BLOCK_OUT)
+			block->threads[i]->unsure = true;
+}
+
+void cprof_block_stats(const struct cprof_block *block, struct cprof_block_stats *stats)
+{
+	*stats = block->stats;
+}
+
+/* --- life ---------------------------------------------------------------------------------- */
+
+struct cprof_error *cprof_block_create(const struct cprof_block_config *config,
+				       struct cprof_block **block)
+{
+	*block = calloc(1, sizeof(**block));
+	if (!*block)
+		return cprof_error_nomem();
+	(*block)->config = *config;
+	(*block)->random = config->seed;
+	(*block)->begin_ns = UINT64_MAX;
+	return NULL;
+}
+
+void cprof_block_destroy(struct cprof_block *block)
+{
+	if (!block)
+		return;
+	cprof_block_begin(block, 0);
+	HASH_CLEAR(hh, block->by_tid);
+	for (size_t i = 0; i < block->thread_count; i++)
+		free(block->threads[i]);
+	free(block->threads);
+	free(block);
+}
