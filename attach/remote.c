@@ -19,7 +19,9 @@
 #include <sys/uio.h>
 #include <time.h>
 
-#define TICK_NS         5000000ull
+#define TICK_NS 5000000ull
+/* The routine needs that long; where it shares our CPU every look at it holds it up. */
+#define FIRST_POLL_NS   100000
 #define POLL_NS         20000
 #define ROUTINE_WAIT_NS 500000000ull /* for a fault point of its own */
 
@@ -146,7 +148,7 @@ static bool demand(struct cprof_held *held, const struct call *call, long *resul
 
 static bool wait_done(struct cprof_held *held, struct cprof_agent_call *call)
 {
-	const struct timespec nap = {.tv_nsec = POLL_NS};
+	struct timespec nap = {.tv_nsec = FIRST_POLL_NS};
 
 	for (;;) {
 		enum cprof_stop kind = cprof_held_wait(held, WNOHANG);
@@ -163,6 +165,7 @@ static bool wait_done(struct cprof_held *held, struct cprof_agent_call *call)
 		if (cprof_now_ns() > held->deadline_ns)
 			return cprof_held_fail(held, CPROF_REMOTE_LATE, 0);
 		nanosleep(&nap, NULL);
+		nap.tv_nsec = POLL_NS;
 	}
 }
 
@@ -268,16 +271,20 @@ static bool write_all(int fd, const void *from, size_t length, uint64_t offset)
 	return pwrite(fd, from, length, (off_t)offset) == (ssize_t)length;
 }
 
-/* Its size is sealed: neither side can take pages from under the other. */
+/* Its size is sealed: neither side can take pages from under the other. Only what is not zero is
+ * written: every page costs a microsecond while the thread waits. */
 static bool fill(const struct cprof_remote *remote)
 {
 	const struct cprof_remote_area *area = cprof_remote_area(remote);
-	size_t length = offsetof(struct cprof_agent_shared, orders) +
+	const struct cprof_agent_header *header = (const struct cprof_agent_header *)area->text;
+	size_t shared = offsetof(struct cprof_agent_shared, orders) +
 			remote->order_count * sizeof(area->shared.orders[0]);
 
 	return ftruncate(remote->memfd, CPROF_AGENT_FILE_SIZE) == 0 &&
-	       write_all(remote->memfd, area->text, sizeof(area->text), CPROF_AGENT_TEXT) &&
-	       write_all(remote->memfd, &area->shared, length, CPROF_AGENT_SHARED) &&
+	       write_all(remote->memfd, area->text, header->text_size, CPROF_AGENT_TEXT) &&
+	       write_all(remote->memfd, area->text + CPROF_AGENT_CONFIG,
+			 sizeof(struct cprof_agent_config), CPROF_AGENT_CONFIG) &&
+	       write_all(remote->memfd, &area->shared, shared, CPROF_AGENT_SHARED) &&
 	       fcntl(remote->memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0;
 }
 

@@ -204,7 +204,8 @@ struct cprof_held {
 	pid_t tid;
 	struct user_regs_struct regs; /* to be restored */
 	uint64_t mask;
-	bool lost; /* not in a stop: only our end can release it */
+	unsigned seccomp; /* its mode, 0: none */
+	bool lost;        /* not in a stop: only our end can release it */
 	bool running;
 	bool at_stop; /* in a stop that our interrupt brought: only there can registers be restored,
 		       * since the kernel is about to look what to restart */

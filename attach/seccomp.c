@@ -217,10 +217,8 @@ static bool allows(struct cprof_held *held, const struct sock_filter *filter, si
 bool cprof_seccomp_check(struct cprof_held *held)
 {
 	static struct sock_filter filter[BPF_MAXINSNS];
-	unsigned mode;
-	unsigned filters;
 
-	if (!cprof_procfs_seccomp(held->remote->procfd, held->tid, &mode, &filters) || mode == 0)
+	if (!held->seccomp)
 		return true;
 	for (unsigned i = 0; i < FILTERS_MAX; i++) {
 		long count = ptrace(PTRACE_SECCOMP_GET_FILTER, held->tid, i, filter);

@@ -305,7 +305,6 @@ static bool suitable(struct cprof_held *held)
 {
 	struct cprof_remote *remote = held->remote;
 	struct iovec regs = {.iov_base = &held->regs, .iov_len = sizeof(held->regs)};
-	unsigned mode;
 	unsigned filters;
 
 	if (ptrace(PTRACE_GETREGSET, held->tid, (void *)NT_PRSTATUS, &regs) != 0)
@@ -315,7 +314,7 @@ static bool suitable(struct cprof_held *held)
 	if (!cprof_arch_borrowable(remote->pid, held->tid, &held->regs) ||
 	    held->regs.rip - remote->base < CPROF_AGENT_RESIDENT || !has_room(remote, &held->regs))
 		return false;
-	if (!cprof_procfs_seccomp(remote->procfd, held->tid, &mode, &filters) ||
+	if (!cprof_procfs_seccomp(remote->procfd, held->tid, &held->seccomp, &filters) ||
 	    filters < remote->filters)
 		return false;
 	return ptrace(PTRACE_GETREGSET, held->tid, (void *)NT_PRSTATUS, &regs) == 0 &&
