@@ -4,8 +4,9 @@
  */
 #include "agent.h"
 
-#define WAIT_NS 200000000ull /* rate 1: for room in the ring */
-#define PAGE    4096u
+#define WAIT_NS 1000000000ull /* rate 1: for room in the ring; longer than a profiler ever needs   \
+			       */
+#define PAGE 4096u
 
 static void stamp(uint64_t position, uint64_t length, uint32_t state)
 {
