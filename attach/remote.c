@@ -19,6 +19,10 @@
 #include <sys/uio.h>
 #include <time.h>
 
+#ifndef F_SEAL_EXEC
+#define F_SEAL_EXEC 0x20
+#endif
+
 #define TICK_NS 5000000ull
 /* The routine needs that long; where it shares our CPU every look at it holds it up. */
 #define FIRST_POLL_NS   100000
@@ -254,16 +258,52 @@ static void fd_path(int fd, char path[24])
 	*path = '\0';
 }
 
+static bool has_memfd_name(int dirfd, const char *path)
+{
+	char link[64];
+
+	return readlinkat(dirfd, path, link, sizeof(link)) >= (ssize_t)sizeof(memfd_link) &&
+	       strncmp(link, memfd_link, sizeof(memfd_link) - 1) == 0;
+}
+
 /* The target may close or reuse the descriptor at any moment. */
 static bool is_memfd(const struct cprof_held *held, int fd)
 {
 	char path[24];
-	char link[64];
 
 	fd_path(fd, path);
-	return readlinkat(held->remote->procfd, path, link, sizeof(link)) >=
-		       (ssize_t)sizeof(memfd_link) &&
-	       strncmp(link, memfd_link, sizeof(memfd_link) - 1) == 0;
+	return has_memfd_name(held->remote->procfd, path);
+}
+
+/*
+ * The target chooses what the descriptor leads to, when it likes: any file that it may read. So it
+ * is named first, without opening it, judged by that name of ours, and opened by it. A path can be
+ * made to look like a memfd's, in a mount namespace; its seals cannot.
+ */
+int cprof_remote_open_memfd(int procfd, int fd)
+{
+	static const char own[] = "/proc/self/";
+	char path[sizeof(own) + 24] = "";
+	int named;
+	int opened = -1;
+
+	fd_path(fd, path);
+	named = openat(procfd, path, O_PATH | O_CLOEXEC);
+	if (named < 0)
+		return -1;
+	memcpy(path, own, sizeof(own) - 1);
+	fd_path(named, path + sizeof(own) - 1);
+	if (has_memfd_name(AT_FDCWD, path))
+		opened = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	else
+		errno = ENOENT;
+	close(named);
+	if (opened >= 0 && (fcntl(opened, F_GET_SEALS) & ~F_SEAL_EXEC) != 0) {
+		close(opened);
+		opened = -1;
+		errno = ENOENT;
+	}
+	return opened;
 }
 
 static bool write_all(int fd, const void *from, size_t length, uint64_t offset)
@@ -291,14 +331,12 @@ static bool fill(const struct cprof_remote *remote)
 static bool open_memfd(struct cprof_held *held, int fd)
 {
 	struct cprof_remote *remote = held->remote;
-	char path[24];
 
-	fd_path(fd, path);
-	remote->memfd = openat(remote->procfd, path, O_RDWR | O_CLOEXEC);
-	if (remote->memfd < 0 && errno != ENOENT)
-		return cprof_held_fail(held, CPROF_REMOTE_FILL, errno);
-	if (remote->memfd < 0 || !is_memfd(held, fd))
-		return cprof_held_fail(held, CPROF_REMOTE_LOST, 0);
+	remote->memfd = cprof_remote_open_memfd(remote->procfd, fd);
+	if (remote->memfd < 0)
+		return cprof_held_fail(held,
+				       errno == ENOENT ? CPROF_REMOTE_LOST : CPROF_REMOTE_FILL,
+				       errno == ENOENT ? 0 : errno);
 	reached(held, CPROF_FAULT_OPENED);
 	if (!fill(remote))
 		return cprof_held_fail(held, CPROF_REMOTE_FILL, errno);

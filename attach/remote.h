@@ -162,6 +162,9 @@ struct cprof_error *cprof_remote_end(const struct cprof_target *target,
 /* remote.c */
 /* The whole job, in the tracer's process. */
 void cprof_remote_work(void *remote);
+/* Opens the target's descriptor for writing, if it is an agent's memfd that nobody has sealed yet;
+ * otherwise -1, with ENOENT. */
+int cprof_remote_open_memfd(int procfd, int fd);
 /* Its parts, for who holds a thread by other means: once; then what a held thread is to do, after
  * which it is let go. */
 struct cprof_held;
