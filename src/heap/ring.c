@@ -94,6 +94,15 @@ static bool take(struct cprof_heap_record *record, const uint8_t *place, uint32_
 	}
 }
 
+/* Whether a record ends behind the head that the pass began with, but not behind the one there is
+ * now: what a shorter stack gave back has been reserved anew. Then the next pass will read it. */
+static bool is_newer(const struct cprof_heap_ring *ring, uint32_t length)
+{
+	uint64_t head = __atomic_load_n(&ring->shared->head, __ATOMIC_ACQUIRE);
+
+	return head - ring->tail <= RING_SIZE && length <= head - ring->tail;
+}
+
 bool cprof_heap_ring_next(struct cprof_heap_ring *ring, struct cprof_heap_record *record)
 {
 	for (;;) {
@@ -119,10 +128,13 @@ bool cprof_heap_ring_next(struct cprof_heap_ring *ring, struct cprof_heap_record
 				return false;
 			continue;
 		}
-		if (length < 8 || length % 8 || length > CPROF_MIN(left, RING_SIZE - offset)) {
+		if (length < 8 || length % 8 || length > RING_SIZE - offset ||
+		    (length > left && !is_newer(ring, length))) {
 			resynchronize(ring);
 			continue;
 		}
+		if (length > left)
+			return false;
 		if (stamp == CPROF_AGENT_STAMP_BUSY && !stuck(ring))
 			return false;
 		ring->length = length;

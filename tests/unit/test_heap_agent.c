@@ -49,6 +49,7 @@ static void destroy(struct hooked *hooked)
 	cprof_space_destroy(sim->space);
 	cprof_modules_destroy(sim->modules);
 	cprof_target_destroy(hooked->target);
+	plant_destroy(&hooked->plant);
 }
 
 /* Allocates at the end of so many calls; what the callers keep in registers differs each time. */
