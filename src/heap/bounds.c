@@ -41,11 +41,17 @@ void cprof_heap_bounds_note(struct cprof_heap_bounds *bounds,
 struct search {
 	struct cprof_heap_bounds *bounds;
 	uint32_t main_tid;
+	uint64_t main_end;  /* of what the main thread's frames can lie in: arguments and
+			     * environment follow, often more than all frames together */
 	uint64_t guard_end; /* of the mapping before, if nothing may touch it; 0 otherwise */
 };
 
-/* A pthread's stack lies above its guard pages and holds the thread's own block at its end. Memory
- * without such a guard may be anything, and go at any time. */
+/*
+ * A pthread's stack lies above its guard pages and holds the thread's own block at its end. Memory
+ * without such a guard may be anything, and go at any time. The main thread's block lies elsewhere,
+ * where the kernel may join it with stacks that the program makes for coroutines: for that thread
+ * only its own stack counts.
+ */
 static struct cprof_error *match(void *context, const struct cprof_mapping *mapping)
 {
 	struct search *search = context;
@@ -55,11 +61,14 @@ static struct cprof_error *match(void *context, const struct cprof_mapping *mapp
 
 	for (size_t i = 0; i < bounds->pending_count; i++) {
 		struct cprof_heap_thread *thread = &bounds->threads[bounds->pending[i]];
-		uint64_t top = main_stack ? mapping->end : thread->thread_pointer;
+		bool main_thread = thread->tid == search->main_tid;
+		uint64_t top = main_thread ? mapping->end : thread->thread_pointer;
 
+		if (main_thread && thread->sp < search->main_end)
+			top = CPROF_MIN(top, search->main_end);
 		if (thread->sp < mapping->start || thread->sp >= top || top > mapping->end ||
-		    !(mapping->prot & PROT_READ) ||
-		    (main_stack ? thread->tid != search->main_tid : !guarded))
+		    !(mapping->prot & PROT_READ) || main_thread != main_stack ||
+		    (!main_thread && !guarded))
 			continue;
 		thread->low = mapping->start;
 		thread->high = top;
@@ -92,6 +101,7 @@ void cprof_heap_bounds_publish(struct cprof_heap_bounds *bounds, struct cprof_ta
 	bounds->read_ns = bounds->now_ns;
 	if (target) {
 		search.main_tid = (uint32_t)cprof_target_info(target)->inner_pid;
+		search.main_end = cprof_target_info(target)->start_stack;
 		cprof_error_destroy(cprof_target_maps(target, match, &search));
 	}
 	for (size_t i = 0; i < bounds->pending_count; i++) {

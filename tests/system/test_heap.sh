@@ -71,6 +71,10 @@ check "one thread, few stops" json_holds leak.json 'd["stopped_threads"] >= 1 an
 	d["heap"]["attach_stops"] <= 8 and d["slots_restored"] == d["slots_patched"]'
 clean "after record" "$leak"
 
+# Stacks of the program's own making, which come and go where one was read before
+expect 0 run -e heap --heap-rate 1 -o coroutines.pb.gz -- "$O/workloads/coroutines" 0.8
+printed '^(ok|apart)$'
+
 # One thread's only; CPU in the same attach
 expect 0 record -p "$leak" -e cpu,heap --heap-rate 4K --thread keeper -d 1 -o 'two.%e.pb.gz' --stats two.json
 said '^cpu: .* -> two\.cpu\.pb\.gz'
