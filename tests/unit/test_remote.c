@@ -3,7 +3,6 @@
  * The parts of a remote call that stand between us and a hostile target.
  */
 #include "../../attach/remote.h"
-#include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -13,6 +12,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+
+#include <cmocka.h>
 
 #define TRIES 20000
 
