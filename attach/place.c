@@ -10,7 +10,9 @@
 #define MEMFD_PATH  "/memfd:" CPROF_AGENT_MEMFD " (deleted)"
 #define ALIGN       0x10000ull
 #define MARGIN      (1ull << 20) /* to both neighbours */
-#define STRIDE      (64ull << 20)
+#define STRIDE      (16ull << 20)
+#define LARGE       (2ull << 30)
+#define BELOW       (256ull << 20)
 #define ADDRESS_MIN 0x10000000ull
 #define ADDRESS_MAX 0x7fff00000000ull
 
@@ -108,48 +110,72 @@ struct cprof_error *cprof_place_find(const struct cprof_target *target, uint64_t
 
 /* --- choosing ------------------------------------------------------------------------------- */
 
+/* The nearest gap to the allocator: jumps over more than 4 GiB cost 1.7 ns a pair. */
 struct gaps {
-	uint64_t end; /* of the mapping before */
+	unsigned attempt;
+	uint64_t anchor; /* where the libc's code is, 0 unknown */
+	uint64_t end;    /* of the mapping before */
+	bool heap;       /* that mapping is the brk heap, which grows into the gap */
 	uint64_t best;
-	uint64_t best_size;
+	uint64_t best_distance;
 };
 
+static struct cprof_error *see_libc(void *context, const struct cprof_mapping *mapping)
+{
+	struct gaps *gaps = context;
+	const char *slash = strrchr(mapping->path, '/');
+
+	if (slash && mapping->prot & PROT_EXEC &&
+	    (strncmp(slash, "/libc.so", 8) == 0 || strncmp(slash, "/libc-", 6) == 0 ||
+	     strncmp(slash, "/ld-musl", 8) == 0))
+		gaps->anchor = mapping->start;
+	return NULL;
+}
+
+/* A gap up to `start`. In a large one below the kernel's own choices, which go downwards from its
+ * end, and far above the heap; in a small one in the middle. */
 static void see_gap(struct gaps *gaps, uint64_t start)
 {
 	uint64_t end = CPROF_MIN(start, ADDRESS_MAX);
+	uint64_t size = end > gaps->end ? end - gaps->end : 0;
+	uint64_t base;
+	uint64_t distance;
 
-	if (end > gaps->end && end - gaps->end > gaps->best_size) {
-		gaps->best = gaps->end;
-		gaps->best_size = end - gaps->end;
-	}
+	if (size < CPROF_AGENT_FILE_SIZE + 2 * MARGIN || (gaps->heap && size < LARGE))
+		return;
+	base = size >= LARGE ? end - BELOW - gaps->attempt % 32 * STRIDE
+			     : gaps->end + (size - CPROF_AGENT_FILE_SIZE) / 2;
+	distance = gaps->anchor > base ? gaps->anchor - base : base - gaps->anchor;
+	if (!gaps->anchor)
+		distance = ADDRESS_MAX - size; /* the largest */
+	if (gaps->best && distance >= gaps->best_distance)
+		return;
+	gaps->best = base & -ALIGN;
+	gaps->best_distance = distance;
 }
 
 static struct cprof_error *see_mapping(void *context, const struct cprof_mapping *mapping)
 {
 	struct gaps *gaps = context;
 
-	see_gap(gaps, mapping->start);
+	if (strcmp(mapping->path, "[stack]") != 0) /* which grows downwards */
+		see_gap(gaps, mapping->start);
 	gaps->end = CPROF_MAX(gaps->end, mapping->end);
+	gaps->heap = strcmp(mapping->path, "[heap]") == 0;
 	return NULL;
 }
 
-/* In the middle of the largest gap: far from where the heap, the stack and the kernel's own choices
- * grow. */
 struct cprof_error *cprof_place_choose(const struct cprof_target *target, unsigned attempt,
 				       uint64_t *base)
 {
-	struct gaps gaps = {.end = ADDRESS_MIN};
+	struct gaps gaps = {.attempt = attempt, .end = ADDRESS_MIN};
 
+	CPROF_TRY(cprof_target_maps(target, see_libc, &gaps));
 	CPROF_TRY(cprof_target_maps(target, see_mapping, &gaps));
-	see_gap(&gaps, ADDRESS_MAX);
-	if (gaps.best_size < CPROF_AGENT_FILE_SIZE + 2 * MARGIN)
+	if (!gaps.best)
 		return cprof_error_create(CPROF_DENIED, NULL,
 					  "pid %d: no room in its address space",
 					  (int)cprof_target_info(target)->pid);
-	*base = gaps.best + gaps.best_size / 2 +
-		(attempt * STRIDE) % (gaps.best_size / 2 - CPROF_AGENT_FILE_SIZE / 2);
-	*base -= *base % ALIGN;
-	if (*base + CPROF_AGENT_FILE_SIZE + MARGIN > gaps.best + gaps.best_size)
-		*base = (gaps.best + gaps.best_size / 4) & -ALIGN;
+	*base = gaps.best;
 	return NULL;
 }
