@@ -63,6 +63,7 @@ void cprof_block_out(struct cprof_block *block, pid_t tid, uint64_t time, bool p
 void cprof_block_in(struct cprof_block *block, pid_t tid, uint64_t time);
 void cprof_block_born(struct cprof_block *block, pid_t tid);
 void cprof_block_ended(struct cprof_block *block, pid_t tid);
+void cprof_block_renamed(struct cprof_block *block, pid_t tid);
 /* It runs another program now, alone. */
 void cprof_block_exec(struct cprof_block *block, pid_t tid);
 /* Records were lost: whoever waits may have run meanwhile. */

@@ -105,6 +105,7 @@ struct cprof_perf_record {
 		struct cprof_perf_lost {
 			uint64_t id;
 			uint64_t count;
+			bool switches; /* there may be switch records among them */
 		} lost;
 		struct cprof_perf_switch {
 			bool out;       /* the thread leaves its CPU; otherwise it gets one */

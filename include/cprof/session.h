@@ -9,6 +9,7 @@
 #include <cprof/attach.h>
 #include <cprof/error.h>
 #include <cprof/heap.h>
+#include <cprof/locks.h>
 #include <cprof/perf.h>
 #include <cprof/source.h>
 #include <cprof/target.h>
@@ -23,20 +24,24 @@ enum cprof_kind {
 	CPROF_KIND_CYCLES = 2, /* instead of CPU: the same samples, another clock */
 	CPROF_KIND_HEAP = 4,
 	CPROF_KIND_THREADS = 8, /* one dump, taken when its snapshot is asked for */
+	CPROF_KIND_BLOCK = 16,  /* off-CPU time; begins with a dump */
 };
 /* "cpu", "cycles", …: as -e spells it; NULL for no single kind. */
 const char *cprof_kind_name(enum cprof_kind kind);
 /* By that name; 0 if there is none. */
 enum cprof_kind cprof_kind_find(const char *name);
 
-#define CPROF_HEAP_RATE_DEFAULT (512ull << 10)
+#define CPROF_HEAP_RATE_DEFAULT  (512ull << 10)
+#define CPROF_BLOCK_RATE_DEFAULT 2000
 
 struct cprof_session_config {
 	pid_t pid;
-	unsigned kinds;     /* enum cprof_kind, 0: CPU */
-	unsigned rate;      /* 0: 99 */
-	uint64_t heap_rate; /* mean bytes between heap samples, 0: the default */
-	uint64_t heap_seed; /* 0: random; for tests */
+	unsigned kinds;        /* enum cprof_kind, 0: CPU */
+	unsigned rate;         /* 0: 99 */
+	uint64_t heap_rate;    /* mean bytes between heap samples, 0: the default */
+	uint64_t heap_seed;    /* 0: random; for tests */
+	unsigned block_rate;   /* stacks a second of all threads, 0: of every switch */
+	uint64_t block_min_ns; /* as cprof_block_config.min_ns */
 	enum cprof_perf_way way;
 	const struct cprof_unwinder_ops *unwinder; /* NULL: cfi */
 	const char *const *threads; /* only these: a tid or a name each; NULL-ended; NULL: all */
@@ -63,13 +68,17 @@ struct cprof_session_stats {
 	struct cprof_session_counts all;
 	struct cprof_session_counts cpu; /* or cycles */
 	struct cprof_session_counts heap_counts;
-	struct cprof_session_counts dump; /* as of its last snapshot */
+	struct cprof_session_counts block_counts; /* stacks */
+	struct cprof_session_counts dump;         /* as of its last snapshot */
 	uint64_t unwind_ns;
 	uint64_t symbolize_ns;
 	uint64_t duration_ns;
-	uint64_t attach_ns;             /* start to first data, 0: none came */
-	uint64_t threads;               /* threads seen */
-	struct cprof_perf_stats perf;   /* with CPU or CYCLES */
+	uint64_t attach_ns;               /* start to first data, 0: none came */
+	uint64_t threads;                 /* threads seen */
+	struct cprof_perf_stats perf;     /* with CPU or CYCLES */
+	struct cprof_perf_stats switches; /* with BLOCK, as the following */
+	struct cprof_block_stats block;
+	char block_problem[256]; /* why those that sleep throughout have no stack; "" they have */
 	struct cprof_heap_stats heap;   /* with HEAP, as the following; its peak is since
 					 * cprof_session_stats() was asked last */
 	struct cprof_agent_stats agent; /* after cprof_session_stop(): of the detach too */

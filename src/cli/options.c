@@ -131,7 +131,7 @@ static struct cprof_error *set_events(struct cprof_options *options,
 		if (!cprof_kind_find(word))
 			return cprof_usage_error(options->verb,
 						 "--%s %.*s: there is no such kind yet (there are "
-						 "cpu, cycles, heap, threads)",
+						 "cpu, cycles, heap, block, threads)",
 						 option->name, (int)CPROF_MIN(length, 64u), next);
 		options->kinds |= cprof_kind_find(word);
 		if ((options->kinds & clocks) == clocks)
@@ -161,6 +161,15 @@ static struct cprof_error *set_rate(struct cprof_options *options,
 			options->verb,
 			"--%s %s: not a rate from 1 to %llu (kernel.perf_event_max_sample_rate)",
 			option->name, argument, (unsigned long long)most);
+	return NULL;
+}
+
+static struct cprof_error *set_block_rate(struct cprof_options *options,
+					  const struct cprof_option *option, const char *argument)
+{
+	if (!cprof_parse_number(argument, 0, UINT_MAX, &options->block_rate))
+		return cprof_usage_error(options->verb, "--%s %s: not a number", option->name,
+					 argument);
 	return NULL;
 }
 
@@ -228,12 +237,13 @@ const struct cprof_option cprof_option_table[] = {
 	{"thread", 0, "TID|NAME", ATTACH, "only this thread; repeatable", set_thread, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RECORD,
 	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap (puts an agent "
-	 "into the process), threads\n(one dump, at the end); repeatable",
+	 "into the process), block\n(where threads wait), threads (one dump, at the end);\n"
+	 "repeatable",
 	 set_events, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RUN,
 	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap (what lives at "
 	 "the "
-	 "end has leaked);\nrepeatable",
+	 "end has leaked),\nblock (where threads wait); repeatable",
 	 set_events, 0, NULL},
 	{"duration", 'd', "TIME", CPROF_VERB_RECORD,
 	 "10, 1.5, 500ms, 2m; default 30 s; 0 = until Ctrl-C or\nthe process's end", set_time,
@@ -261,6 +271,12 @@ const struct cprof_option cprof_option_table[] = {
 	{"heap-rate", 0, "BYTES", TAKE | CPROF_VERB_MEMTRACE,
 	 "mean bytes between heap samples, default 512K; 1 = every\nallocation", set_heap_rate,
 	 AT(heap_rate), NULL},
+	{"block-min", 0, "TIME", TAKE,
+	 "count shorter waits by chance, and the more for it;\ndefault 0: all", set_time,
+	 AT(block_min_ns), NULL},
+	{"block-rate", 0, "N", TAKE,
+	 "stacks per second of all waits, default 2000; the others\nare stood for; 0 = all",
+	 set_block_rate, 0, NULL},
 	{"sampling", 0, "WAY", TAKE, "auto (default), cpu-wide (needs privilege) or per-thread",
 	 set_choice, AT(way), ways},
 	{"output", 'o', "FILE", TAKE,
@@ -457,6 +473,7 @@ struct cprof_error *cprof_options_init(int argc, char **argv, struct cprof_optio
 	char verbs[128];
 
 	*options = (struct cprof_options){.rate = 99,
+					  .block_rate = CPROF_BLOCK_RATE_DEFAULT,
 					  .duration_ns = CPROF_DURATION_DEFAULT,
 					  .rows = UINT64_MAX,
 					  .format = -1};

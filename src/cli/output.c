@@ -64,6 +64,8 @@ const struct cprof_session_counts *cprof_kind_counts(const struct cprof_session_
 {
 	if (kind == CPROF_KIND_HEAP)
 		return &stats->heap_counts;
+	if (kind == CPROF_KIND_BLOCK)
+		return &stats->block_counts;
 	return kind == CPROF_KIND_THREADS ? &stats->dump : &stats->cpu;
 }
 
@@ -99,10 +101,34 @@ void cprof_tell_result(const struct cprof_result *result, const struct cprof_ses
 		(unsigned long long)tenths % 10);
 	if (result->kind == CPROF_KIND_HEAP)
 		tell_live(stats);
+	else if (result->kind == CPROF_KIND_BLOCK)
+		fprintf(stderr, "%llu switches, blocked %.1f s, %llu threads",
+			(unsigned long long)stats->block.switches,
+			(double)stats->block.blocked_ns / 1e9, (unsigned long long)result->threads);
 	else
 		fprintf(stderr, "%llu threads", (unsigned long long)result->threads);
 	fprintf(stderr, ", %.1f s -> %s (%s)\n", (double)stats->duration_ns / 1e9,
 		shown ? shown : "?", size);
+}
+
+void cprof_tell_block(const struct cprof_options *options, const struct cprof_session_stats *stats)
+{
+	const struct cprof_perf_stats *perf = &stats->switches;
+
+	if (stats->block_problem[0])
+		cprof_note(options, "block: threads that sleep throughout have no stack: %s",
+			   stats->block_problem);
+	if (stats->block.unsure)
+		cprof_note(options,
+			   "block: %llu waits may not have been whole: %llu switch records were "
+			   "lost",
+			   (unsigned long long)stats->block.unsure,
+			   (unsigned long long)perf->lost_records);
+	if (options->verbose)
+		cprof_note(options, "block: switches %s%s%s%s, %u bytes of stack a sample",
+			   cprof_perf_way_name(perf->way), perf->way_reason ? " (" : "",
+			   perf->way_reason ? perf->way_reason : "", perf->way_reason ? ")" : "",
+			   perf->stack_bytes);
 }
 
 struct bypass {

@@ -63,6 +63,8 @@ struct cprof_options {
 	uint64_t leak_bytes;
 	uint64_t rate;
 	uint64_t heap_rate; /* 0: the default */
+	uint64_t block_min_ns;
+	uint64_t block_rate;
 	const char *output;
 	const char *stats;
 	const char *debug_dir;
@@ -164,6 +166,8 @@ struct cprof_result {
 	size_t length;
 };
 void cprof_tell_result(const struct cprof_result *result, const struct cprof_session_stats *stats);
+/* How the accounts of waits went. */
+void cprof_tell_block(const struct cprof_options *options, const struct cprof_session_stats *stats);
 /* What the agent reached and what it did not, and how heap accounting went. */
 void cprof_tell_heap(const struct cprof_options *options, struct cprof_session *session,
 		     const struct cprof_session_stats *stats);

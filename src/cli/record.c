@@ -56,6 +56,8 @@ struct cprof_error *cprof_recording_create_session(struct cprof_recording *recor
 		.kinds = recording->kinds,
 		.rate = (unsigned)options->rate,
 		.heap_rate = options->heap_rate,
+		.block_rate = (unsigned)options->block_rate,
+		.block_min_ns = options->block_min_ns,
 		.way = (enum cprof_perf_way)options->way,
 		.unwinder = options->unwinder,
 		.threads = options->threads,
@@ -120,6 +122,8 @@ static void tell_notes(const struct cprof_recording *recording,
 		cprof_note(options, "first data after %.1f ms", (double)stats->attach_ns / 1e6);
 	if (kinds & (CPROF_KIND_CPU | CPROF_KIND_CYCLES))
 		tell_perf_notes(recording, stats);
+	if (kinds & CPROF_KIND_BLOCK)
+		cprof_tell_block(options, stats);
 	if (kinds & CPROF_KIND_HEAP)
 		cprof_tell_heap(options, recording->session, stats);
 	if (kinds & CPROF_KIND_THREADS && options->verbose)

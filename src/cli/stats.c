@@ -57,10 +57,8 @@ static json_t *build(const struct cprof_session_stats *stats, unsigned kinds)
 	return root;
 }
 
-static void add_perf(json_t *root, const struct cprof_session_stats *stats)
+static void add_perf(json_t *root, const struct cprof_perf_stats *perf)
 {
-	const struct cprof_perf_stats *perf = &stats->perf;
-
 	json_object_set_new(root, "sampling", json_string(cprof_perf_way_name(perf->way)));
 	if (perf->way_reason)
 		json_object_set_new(root, "sampling_reason", json_string(perf->way_reason));
@@ -73,6 +71,24 @@ static void add_perf(json_t *root, const struct cprof_session_stats *stats)
 	set_number(root, "stack_bytes", perf->stack_bytes);
 	set_number(root, "events", perf->events);
 	set_number(root, "ring_bytes", perf->ring_bytes);
+}
+
+static void add_block(json_t *root, const struct cprof_session_stats *stats)
+{
+	const struct cprof_block_stats *block = &stats->block;
+	json_t *object = json_object();
+
+	set_number(object, "switches", block->switches);
+	json_object_set_new(object, "weight", json_real(block->weight));
+	set_number(object, "preempted", block->preempted);
+	set_number(object, "stacks", block->samples);
+	set_number(object, "broken", block->broken);
+	set_number(object, "unsure", block->unsure);
+	set_number(object, "blocked_ns", block->blocked_ns);
+	set_number(object, "runq_ns", block->runq_ns);
+	set_number(object, "lost_records", stats->switches.lost_records);
+	set_number(object, "stack_bytes", stats->switches.stack_bytes);
+	json_object_set_new(root, "block", object);
 }
 
 /* Of dumps and of the agent together. */
@@ -145,10 +161,14 @@ struct cprof_error *cprof_stats_write(const struct cprof_session_stats *stats, u
 	if (stats->attach_ns)
 		set_number(root, "attach_ns", stats->attach_ns);
 	if (kinds & (CPROF_KIND_CPU | CPROF_KIND_CYCLES))
-		add_perf(root, stats);
+		add_perf(root, &stats->perf);
+	else if (kinds & CPROF_KIND_BLOCK)
+		add_perf(root, &stats->switches);
+	if (kinds & CPROF_KIND_BLOCK)
+		add_block(root, stats);
 	if (kinds & CPROF_KIND_HEAP)
 		add_heap(root, stats);
-	if (kinds & (CPROF_KIND_THREADS | CPROF_KIND_HEAP))
+	if (kinds & (CPROF_KIND_THREADS | CPROF_KIND_HEAP | CPROF_KIND_BLOCK))
 		add_stops(root, stats);
 	return write_json(root, path);
 }

@@ -266,6 +266,14 @@ void cprof_block_ended(struct cprof_block *block, pid_t tid)
 	thread->ended = true;
 }
 
+void cprof_block_renamed(struct cprof_block *block, pid_t tid)
+{
+	struct cprof_block_thread *thread = find_thread(block, tid);
+
+	if (thread && !thread->ended)
+		set_name(block, thread);
+}
+
 void cprof_block_exec(struct cprof_block *block, pid_t tid)
 {
 	for (size_t i = 0; i < block->thread_count; i++)

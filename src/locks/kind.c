@@ -65,6 +65,8 @@ static const struct rule kernel_rules[] = {
 	{"__sys_recv", CPROF_WAIT_SOCKET},
 	{"__sys_send", CPROF_WAIT_SOCKET},
 	{"flock_", CPROF_WAIT_FILE},
+	{"locks_", CPROF_WAIT_FILE},
+	{"__do_sys_flock", CPROF_WAIT_FILE},
 	{"fcntl_setlk", CPROF_WAIT_FILE},
 	{"posix_lock", CPROF_WAIT_FILE},
 	{"folio_wait", CPROF_WAIT_FILE},

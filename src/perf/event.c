@@ -73,7 +73,6 @@ static void attr_sampling(const struct cprof_perf *perf, uint64_t period,
 		attr->type = PERF_TYPE_SOFTWARE;
 		attr->config = PERF_COUNT_SW_CONTEXT_SWITCHES;
 		attr->sample_period = 1;
-		attr->context_switch = perf->way == CPROF_PERF_PER_THREAD;
 	} else {
 		attr->type = PERF_TYPE_SOFTWARE;
 		attr->config = PERF_COUNT_SW_CPU_CLOCK;
@@ -82,8 +81,21 @@ static void attr_sampling(const struct cprof_perf *perf, uint64_t period,
 	if (perf->way == CPROF_PERF_PER_THREAD) {
 		attr->inherit = 1;
 		attr->inherit_thread = perf->has_inherit_thread;
-		attr->mmap = attr->mmap2 = attr->comm = attr->comm_exec = attr->task = 1;
+		attr->mmap = attr->mmap2 = attr->comm = attr->comm_exec = attr->task =
+			perf->config.clock != CPROF_PERF_SWITCHES;
 	}
+}
+
+/* Per-thread way: what tells of a thread's switches, in a ring apart from its samples. */
+static void attr_records(const struct cprof_perf *perf, struct perf_event_attr *attr)
+{
+	attr_common(perf, attr);
+	attr->type = PERF_TYPE_SOFTWARE;
+	attr->config = PERF_COUNT_SW_DUMMY;
+	attr->inherit = 1;
+	attr->inherit_thread = perf->has_inherit_thread;
+	attr->context_switch = 1;
+	attr->mmap = attr->mmap2 = attr->comm = attr->comm_exec = attr->task = 1;
 }
 
 /* Takes back one wish that this kernel or our rights do not grant; false if none is left. */
@@ -133,7 +145,10 @@ int cprof_event_add(struct cprof_perf *perf, pid_t pid, size_t ring, uint64_t pe
 	do {
 		struct perf_event_attr attr;
 
-		attr_sampling(perf, period, &attr);
+		if (perf->rings[ring].records)
+			attr_records(perf, &attr);
+		else
+			attr_sampling(perf, period, &attr);
 		fd = cprof_event_open(&attr, pid, (int)perf->rings[ring].cpu);
 	} while (fd < 0 && !perf->events && wish_less(perf, -fd));
 	if (fd < 0)
@@ -185,7 +200,9 @@ void cprof_event_retire(struct cprof_perf *perf, struct cprof_event *event, uint
 	if (event->fd < 0)
 		return;
 	ioctl(event->fd, PERF_EVENT_IOC_DISABLE, 0);
-	cprof_event_tally(perf, event, &counted, &perf->retired_lost);
+	cprof_event_tally(perf, event, &counted,
+			  perf->rings[event->ring].records ? &perf->retired_lost_records
+							   : &perf->retired_lost);
 	if (keep_count)
 		perf->retired_counted += counted;
 	close(event->fd);

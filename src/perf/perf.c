@@ -212,6 +212,8 @@ static bool record_concerns(struct cprof_perf *perf, const struct cprof_perf_rec
 	}
 	if (record->pid != cprof_target_info(perf->target)->pid)
 		return false;
+	if (record->tid <= 0) /* a thread past its end, that only has to leave its CPU */
+		return false;
 	if (record->type == CPROF_PERF_SAMPLE)
 		return sample_counts(perf, record);
 	if (record->type == CPROF_PERF_SWITCH && record->switched.out && !per_thread)
@@ -254,6 +256,8 @@ void cprof_perf_drain(struct cprof_perf *perf, bool final,
 		if (ring->record.type == CPROF_PERF_SAMPLE &&
 		    perf->config.clock == CPROF_PERF_CPU_CLOCK)
 			ring->record.sample.period = perf->period;
+		if (ring->record.type == CPROF_PERF_LOST)
+			ring->record.lost.switches = ring->records;
 		if (ring->record.type == CPROF_PERF_SAMPLE)
 			ring->record.sample.weight = cprof_thin_weight(perf, &ring->record);
 		if (record_concerns(perf, &ring->record))
@@ -276,7 +280,10 @@ static void events_read(struct cprof_perf *perf)
 	perf->read_lost = perf->read_lost_records = perf->read_counted = 0;
 	HASH_ITER(hh, perf->events, event, next)
 	{
-		cprof_event_tally(perf, event, &perf->read_counted, &perf->read_lost);
+		bool records = perf->rings[event->ring].records;
+
+		cprof_event_tally(perf, event, &perf->read_counted,
+				  records ? &perf->read_lost_records : &perf->read_lost);
 	}
 	for (size_t i = 0; i < perf->ring_count; i++)
 		cprof_event_read(perf, perf->rings[i].fd, &ignored, &perf->read_lost_records);
@@ -303,7 +310,7 @@ void cprof_perf_stats(struct cprof_perf *perf, struct cprof_perf_stats *stats)
 		.period = cpu_clock ? perf->period : 0,
 		.lost = perf->has_format_lost ? perf->retired_lost + perf->read_lost
 					      : perf->ring_lost,
-		.lost_records = perf->read_lost_records,
+		.lost_records = perf->retired_lost_records + perf->read_lost_records,
 		.stack_bytes = perf->format.stack_bytes,
 		.events = (uint32_t)perf->ring_count,
 		.way_reason = perf->way_reason,

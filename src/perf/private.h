@@ -100,6 +100,7 @@ struct cprof_perf {
 
 	/* Of retired events, or as last read. */
 	uint64_t retired_lost;
+	uint64_t retired_lost_records;
 	uint64_t retired_counted;
 	uint64_t read_at;
 	uint64_t read_lost;

@@ -59,7 +59,7 @@ static struct cprof_error *cpus_find(struct cprof_perf *perf, size_t *count)
 /* Switch records carry the times: they get rings of their own, where stacks cannot fill them. */
 static bool apart(const struct cprof_perf *perf)
 {
-	return perf->config.clock == CPROF_PERF_SWITCHES && perf->way == CPROF_PERF_CPU_WIDE;
+	return perf->config.clock == CPROF_PERF_SWITCHES;
 }
 
 /* Opens the dummy that owns the ring of a CPU. It wakes us when a quarter of the ring is full. */
@@ -72,7 +72,7 @@ static int owner_open(struct cprof_perf *perf, const struct cprof_ring *ring, si
 
 	cprof_event_attr_dummy(perf, &attr);
 	attr.wakeup_watermark = (uint32_t)(size / 4);
-	if (ring->records)
+	if (ring->records && perf->way == CPROF_PERF_CPU_WIDE)
 		attr.context_switch = 1;
 	else if (apart(perf))
 		attr.mmap = attr.mmap2 = attr.comm = attr.comm_exec = attr.task = 0;

@@ -9,7 +9,8 @@
 
 #define STACK_MIN   8192u
 #define STACK_UNIT  4096u
-#define STACK_SMALL 1024u /* both, for switches */
+#define STACK_FIRST 16384u /* for switches, as the next */
+#define STACK_SMALL 1024u  /* least and unit */
 /* A record is shorter than 64 KB; this leaves room for registers and a kernel chain of 127. */
 #define STACK_MAX     64240u
 #define RATE_FREE     199 /* up to here 64 KB cost nothing that can be measured */
@@ -32,6 +33,9 @@ void cprof_stack_init(struct cprof_perf *perf)
 	perf->stack_limit = limit & ~(size_t)7;
 	perf->stack_hold = switches(perf) ? HOLD_SHORT_NS : HOLD_NS;
 	perf->format.stack_bytes = perf->config.user_stack ? perf->stack_limit : 0;
+	if (switches(perf) &&
+	    !perf->config.stack_bytes) /* hundreds may come before the first look */
+		perf->format.stack_bytes = CPROF_MIN(perf->format.stack_bytes, STACK_FIRST);
 }
 
 static void resize(struct cprof_perf *perf, uint32_t bytes, uint64_t now)

@@ -83,6 +83,13 @@ bool cprof_session_wants(struct cprof_session *session, pid_t tid)
 	return thread && thread->wanted;
 }
 
+const char *cprof_session_thread_name(void *context, pid_t tid)
+{
+	const struct cprof_session_thread *thread = get_thread(context, tid);
+
+	return thread && thread->wanted ? thread->name : NULL;
+}
+
 void cprof_session_forget_threads(struct cprof_session *session)
 {
 	uint64_t seen = session->stats.threads;
@@ -114,8 +121,19 @@ static uint32_t thread_labels(struct cprof_session *session, struct cprof_sessio
 
 /* --- samples ------------------------------------------------------------------------------- */
 
-static void unwind(struct cprof_session *session, const struct cprof_perf_sample *sample,
-		   struct cprof_stack *stack)
+/* Code that was mapped without a record (or whose record was lost): look again, but not often. */
+static void refresh_for(struct cprof_session *session, const struct cprof_perf_record *record)
+{
+	if (!record->sample.has_user ||
+	    cprof_space_find(session->space, record->sample.regs[CPROF_REG_PC]) ||
+	    record->time < session->refreshed_ns + REFRESH_NS)
+		return;
+	session->refreshed_ns = cprof_now_ns();
+	cprof_error_destroy(cprof_space_refresh(session->space));
+}
+
+static void unwind(struct cprof_session *session, struct cprof_perf *perf,
+		   const struct cprof_perf_sample *sample, struct cprof_stack *stack)
 {
 	struct cprof_regs regs = {.known = (1u << CPROF_REGISTERS) - 1};
 	struct cprof_memory memory = {
@@ -132,21 +150,22 @@ static void unwind(struct cprof_session *session, const struct cprof_perf_sample
 	memcpy(regs.value, sample->regs, sizeof(regs.value));
 	session->unwinder->ops->unwind(session->unwinder, &regs, &memory, stack);
 	session->stats.unwind_ns += cprof_now_ns() - before;
-	session->stats.cpu.frames += stack->count;
 	if (stack->top >= memory.stack_start)
-		cprof_perf_stack_needed(session->perf, stack->top - memory.stack_start,
+		cprof_perf_stack_needed(perf, stack->top - memory.stack_start,
 					stack->end == CPROF_END_TRUNCATED && sample->stack_cut);
 }
 
-/* Code that was mapped without a record (or whose record was lost): look again, but not often. */
-static void refresh_for(struct cprof_session *session, const struct cprof_perf_record *record)
+void cprof_session_unwind(struct cprof_session *session, struct cprof_perf *perf,
+			  const struct cprof_perf_record *record,
+			  struct cprof_session_counts *counts, struct cprof_stack *stack)
 {
-	if (!record->sample.has_user ||
-	    cprof_space_find(session->space, record->sample.regs[CPROF_REG_PC]) ||
-	    record->time < session->refreshed_ns + REFRESH_NS)
-		return;
-	session->refreshed_ns = cprof_now_ns();
-	cprof_error_destroy(cprof_space_refresh(session->space));
+	if (!session->stats.attach_ns)
+		session->stats.attach_ns = record->time - session->config.started_ns;
+	refresh_for(session, record);
+	unwind(session, perf, &record->sample, stack);
+	counts->samples++;
+	counts->ends[stack->end]++;
+	counts->frames += stack->count;
 }
 
 static void on_sample(struct cprof_session *session, const struct cprof_perf_record *record)
@@ -158,12 +177,7 @@ static void on_sample(struct cprof_session *session, const struct cprof_perf_rec
 
 	if (!thread || !thread->wanted)
 		return;
-	if (!session->stats.attach_ns)
-		session->stats.attach_ns = record->time - session->config.started_ns;
-	refresh_for(session, record);
-	unwind(session, &record->sample, &stack);
-	session->stats.cpu.samples++;
-	session->stats.cpu.ends[stack.end]++;
+	cprof_session_unwind(session, session->perf, record, &session->stats.cpu, &stack);
 	cprof_profile_add(cprof_builder_profile(session->builder),
 			  cprof_builder_stack(session->builder, record->sample.kernel_chain,
 					      record->sample.kernel_count, &stack),
@@ -180,6 +194,25 @@ static void flush_unwinder(struct cprof_session *session)
 		session->unwinder->ops->flush(session->unwinder);
 }
 
+bool cprof_session_map_main(struct cprof_session *session)
+{
+	bool known = true;
+
+	if (session->builder)
+		known &= cprof_builder_map_main(session->builder);
+	if (session->block_builder)
+		known &= cprof_builder_map_main(session->block_builder);
+	return known;
+}
+
+static void map_in_all(struct cprof_session *session, const struct cprof_region *region)
+{
+	if (session->builder)
+		cprof_builder_map(session->builder, region);
+	if (session->block_builder)
+		cprof_builder_map(session->block_builder, region);
+}
+
 static void on_mmap(struct cprof_session *session, const struct cprof_perf_record *record)
 {
 	const struct cprof_mapping *mapping = &record->mmap.mapping;
@@ -190,7 +223,7 @@ static void on_mmap(struct cprof_session *session, const struct cprof_perf_recor
 	/* A program that has ended before its exec was read: the kernel maps it first of all. */
 	if (session->main_unknown && mapping->path[0] == '/' &&
 	    (region = cprof_space_find(session->space, mapping->start))) {
-		cprof_builder_map(session->builder, region);
+		map_in_all(session, region);
 		session->main_unknown = false;
 	}
 }
@@ -204,7 +237,7 @@ static void on_exec(struct cprof_session *session)
 	cprof_error_destroy(cprof_target_reload(session->target));
 	cprof_error_destroy(cprof_space_refresh(session->space));
 	flush_unwinder(session);
-	session->main_unknown = !cprof_builder_map_main(session->builder);
+	session->main_unknown = !cprof_session_map_main(session);
 }
 
 static void on_comm(struct cprof_session *session, const struct cprof_perf_record *record)
@@ -260,7 +293,8 @@ static void on_lost(struct cprof_session *session)
 	session->refreshed_ns = now;
 	cprof_error_destroy(cprof_space_refresh(session->space));
 	cprof_error_destroy(cprof_session_scan_threads(session));
-	cprof_error_destroy(cprof_perf_rescan(session->perf));
+	if (session->perf)
+		cprof_error_destroy(cprof_perf_rescan(session->perf));
 	flush_unwinder(session);
 }
 

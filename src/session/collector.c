@@ -23,18 +23,24 @@
 
 /* --- the collector ------------------------------------------------------------------------- */
 
-static void drain(struct cprof_session *session, bool final)
+static void drain_samples(struct cprof_session *session, bool final)
 {
 	struct cprof_perf_stats stats;
 
-	if (!session->perf)
-		return;
 	cprof_perf_drain(session->perf, final, cprof_session_record, session);
 	cprof_perf_stats(session->perf, &stats);
 	pthread_mutex_lock(&session->lock);
 	session->stats.perf = stats;
 	session->stats.cpu.lost = stats.lost;
 	pthread_mutex_unlock(&session->lock);
+}
+
+static void drain(struct cprof_session *session)
+{
+	if (session->perf)
+		drain_samples(session, false);
+	if (session->switches)
+		cprof_session_block_drain(session, false);
 }
 
 /* Events can go away: the kernel takes a user's from a program that gains privileges by exec or
@@ -63,7 +69,7 @@ static int wait_ms(const struct cprof_session *session)
 {
 	int wait = -1;
 
-	if (session->perf)
+	if (session->perf || session->switches)
 		wait = session->stats.attach_ns ? TICK_MS : TICK_FIRST_MS;
 	if (session->config.kinds & CPROF_KIND_HEAP)
 		wait = session->heap_wait_ms;
@@ -74,9 +80,12 @@ static void finish(struct cprof_session *session)
 {
 	uint64_t cpu_ns = cprof_target_cpu_ns(session->target);
 
-	if (session->perf)
+	if (session->perf) {
 		cprof_perf_disable(session->perf);
-	drain(session, true);
+		drain_samples(session, true);
+	}
+	if (session->switches)
+		cprof_session_block_finish(session);
 	pthread_mutex_lock(&session->lock);
 	count_unseen(session, cpu_ns);
 	session->ended_ns = cprof_now_ns();
@@ -86,21 +95,31 @@ static void finish(struct cprof_session *session)
 		cprof_session_heap_finish(session);
 }
 
+/* A ring whose task is gone stays readable: when it is, and has nothing new, only the timer
+ * counts from then on. */
+static int watched(int fd, const struct pollfd *polled, bool nothing_new)
+{
+	return polled->revents && nothing_new ? -1 : fd;
+}
+
 static void *collect(void *context)
 {
 	struct cprof_session *session = context;
 	int perf_fd = session->perf ? cprof_perf_fd(session->perf) : -1;
+	int switches_fd = session->switches ? cprof_perf_fd(session->switches) : -1;
 	uint64_t drained_ns = 0;
-	struct pollfd fds[3] = {
+	struct pollfd fds[4] = {
 		{.fd = session->stop_fd, .events = POLLIN},
 		{.fd = cprof_target_pidfd(session->target), .events = POLLIN},
 		{.fd = perf_fd, .events = POLLIN},
+		{.fd = switches_fd, .events = POLLIN},
 	};
 
 	setpriority(PRIO_PROCESS, 0, COLLECTOR_NICE); /* of this thread; may be refused */
 	for (;;) {
 		uint64_t samples = session->stats.cpu.samples;
-		int woken = poll(fds, 3, wait_ms(session));
+		uint64_t switches = session->stats.block.switches;
+		int woken = poll(fds, CPROF_COUNT(fds), wait_ms(session));
 
 		if (woken < 0 && errno != EINTR)
 			break;
@@ -109,12 +128,14 @@ static void *collect(void *context)
 		if (session->config.kinds & CPROF_KIND_HEAP)
 			cprof_session_heap_work(session);
 		/* The agent's ring may want us much oftener than this. */
-		if (!fds[2].revents && cprof_now_ns() < drained_ns + TICK_FIRST_MS * 1000000ull)
+		if (!fds[2].revents && !fds[3].revents &&
+		    cprof_now_ns() < drained_ns + TICK_FIRST_MS * 1000000ull)
 			continue;
-		drain(session, false);
+		drain(session);
 		drained_ns = cprof_now_ns();
-		/* A ring whose task is gone stays readable: then only the timer counts. */
-		fds[2].fd = fds[2].revents && samples == session->stats.cpu.samples ? -1 : perf_fd;
+		fds[2].fd = watched(perf_fd, &fds[2], samples == session->stats.cpu.samples);
+		fds[3].fd =
+			watched(switches_fd, &fds[3], switches == session->stats.block.switches);
 	}
 	finish(session);
 	return NULL;

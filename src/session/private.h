@@ -41,6 +41,12 @@ struct cprof_session {
 	uint64_t refreshed_ns; /* when maps were read last */
 	struct cprof_frame frames[CPROF_FRAMES_SAMPLE];
 
+	struct cprof_perf *switches; /* with BLOCK, as the next three, which are under the lock */
+	struct cprof_builder *block_builder;
+	struct cprof_block *block;
+	uint64_t block_begun_ns; /* 0: not yet */
+	uint64_t block_until_ns; /* what happened before has been told */
+
 	struct cprof_agent *agent; /* with HEAP; these two under both locks but for reading */
 	struct cprof_heap *heap;
 	uint64_t heap_started_ns;
@@ -70,8 +76,22 @@ struct cprof_error *cprof_session_scan_threads(struct cprof_session *session);
 
 /* collect.c: under the lock */
 bool cprof_session_wants(struct cprof_session *session, pid_t tid);
+/* Makes the program the first mapping of the profiles; false: it cannot be told yet. */
+bool cprof_session_map_main(struct cprof_session *session);
+/* NULL: it is not wanted. */
+const char *cprof_session_thread_name(void *session, pid_t tid);
+/* Of a sample of `perf`. */
+void cprof_session_unwind(struct cprof_session *session, struct cprof_perf *perf,
+			  const struct cprof_perf_record *record,
+			  struct cprof_session_counts *counts, struct cprof_stack *stack);
 /* Where no record tells that a thread has ended or changed its name: look again. */
 void cprof_session_forget_threads(struct cprof_session *session);
+
+/* block.c */
+struct cprof_error *cprof_session_block_open(struct cprof_session *session);
+void cprof_session_block_start(struct cprof_session *session);
+void cprof_session_block_drain(struct cprof_session *session, bool final);
+void cprof_session_block_finish(struct cprof_session *session);
 
 /* heap.c */
 struct cprof_error *cprof_session_heap_start(struct cprof_session *session);

@@ -17,7 +17,7 @@
 
 /* --- kinds --------------------------------------------------------------------------------- */
 
-static const char *const kind_names[] = {"cpu", "cycles", "heap", "threads"};
+static const char *const kind_names[] = {"cpu", "cycles", "heap", "threads", "block"};
 
 const char *cprof_kind_name(enum cprof_kind kind)
 {
@@ -52,11 +52,15 @@ struct cprof_error *cprof_session_start(struct cprof_session *session)
 	session->started_ns = session->refreshed_ns = cprof_now_ns();
 	if (session->perf)
 		CPROF_TRY(start_perf(session));
+	if (session->switches)
+		CPROF_TRY(cprof_perf_enable(session->switches));
 	/* After enabling: a mapping is either listed here or told by a record. */
 	CPROF_TRY(cprof_space_refresh(session->space));
 	CPROF_TRY(cprof_session_scan_threads(session));
-	if (session->perf && !session->awaiting_exec)
-		session->main_unknown = !cprof_builder_map_main(session->builder);
+	if (!session->awaiting_exec)
+		session->main_unknown = !cprof_session_map_main(session);
+	if (session->switches && !session->awaiting_exec)
+		cprof_session_block_start(session);
 	if (session->config.kinds & CPROF_KIND_HEAP && !session->awaiting_exec)
 		CPROF_TRY(cprof_session_heap_start(session));
 	return cprof_session_collect(session);
@@ -161,7 +165,9 @@ static struct cprof_error *open_all(struct cprof_session *session)
 		return cprof_error_errno(CPROF_FAILED, errno, NULL, "eventfd");
 	if (config->kinds & PERF_KINDS)
 		CPROF_TRY(open_perf(session));
-	return config->kinds & CPROF_KIND_THREADS
+	if (config->kinds & CPROF_KIND_BLOCK)
+		CPROF_TRY(cprof_session_block_open(session));
+	return config->kinds & (CPROF_KIND_THREADS | CPROF_KIND_BLOCK)
 		       ? cprof_target_create(config->pid, &session->dump_target)
 		       : NULL;
 }
@@ -203,7 +209,10 @@ void cprof_session_destroy(struct cprof_session *session)
 	cprof_heap_destroy(session->heap);
 	cprof_agent_destroy(session->agent);
 	cprof_perf_destroy(session->perf);
+	cprof_perf_destroy(session->switches);
+	cprof_block_destroy(session->block);
 	cprof_builder_destroy(session->builder);
+	cprof_builder_destroy(session->block_builder);
 	if (session->unwinder)
 		session->unwinder->ops->destroy(session->unwinder);
 	cprof_space_destroy(session->space);
@@ -251,6 +260,7 @@ void cprof_session_tell(struct cprof_session *session, struct cprof_session_stat
 	*stats = session->stats;
 	add_counts(&stats->all, &stats->cpu);
 	add_counts(&stats->all, &stats->heap_counts);
+	add_counts(&stats->all, &stats->block_counts);
 	add_counts(&stats->all, &stats->dump);
 	stats->unwind_ns += stats->heap.unwind_ns;
 	stats->target_ended = session->ended;

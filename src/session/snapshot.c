@@ -85,6 +85,36 @@ static struct cprof_error *perf_snapshot(struct cprof_session *session,
 	return error;
 }
 
+/* What is waited for is told by names: the samples come after the naming. */
+static struct cprof_error *block_snapshot(struct cprof_session *session,
+					  struct cprof_profile **result)
+{
+	struct cprof_block_rows *rows = NULL;
+	struct cprof_naming *naming = NULL;
+	struct cprof_error *error;
+	uint64_t begun, until;
+
+	pthread_mutex_lock(&session->lock);
+	begun = session->block_begun_ns;
+	until = CPROF_MAX(session->block_until_ns, begun);
+	error = cprof_block_rows(session->block, until, &rows);
+	if (!error)
+		error = cprof_builder_copy(session->block_builder, &naming);
+	pthread_mutex_unlock(&session->lock);
+	if (!error)
+		error = name(session, naming, session->block_builder);
+	if (!error) {
+		struct cprof_profile *profile = cprof_naming_profile(naming);
+
+		profile->duration_ns = (int64_t)(until - begun);
+		error = cprof_block_fill(rows, session->config.no_kernel, profile);
+	}
+	*result = error ? NULL : cprof_naming_take(naming);
+	cprof_naming_destroy(naming);
+	cprof_block_rows_destroy(rows);
+	return error;
+}
+
 static struct cprof_error *heap_snapshot(struct cprof_session *session,
 					 struct cprof_profile **result)
 {
@@ -173,5 +203,7 @@ struct cprof_error *cprof_session_snapshot(struct cprof_session *session, enum c
 		return dump_snapshot(session, profile);
 	if (kind == CPROF_KIND_HEAP)
 		return heap_snapshot(session, profile);
+	if (kind == CPROF_KIND_BLOCK)
+		return block_snapshot(session, profile);
 	return perf_snapshot(session, profile);
 }
