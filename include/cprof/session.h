@@ -93,6 +93,8 @@ struct cprof_session_stats {
 	bool heap_ended;     /* before the session did: the agent went with an exec, or was lost */
 	uint64_t heap_ns;    /* how long heap samples were taken */
 	char heap_problem[256]; /* why it ended, or why the agent could not be taken out; "" none */
+	char heap_name[2][64];  /* the process's when the agent came and, if another, when it ended:
+				 * perhaps by an exec that nobody saw. Safe to show; "" none */
 };
 
 /* Opens what is needed; nothing is sampled yet. Errors as cprof_target_create() and

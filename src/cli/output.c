@@ -169,6 +169,14 @@ void cprof_tell_heap(const struct cprof_options *options, struct cprof_session *
 			   options->verb->bit == CPROF_VERB_RUN
 				   ? ": name the program, not what starts it"
 				   : "");
+	else if (stats->heap_name[1][0])
+		cprof_note(options,
+			   "heap: begun as %s, it ended as %s: what a program that it became by "
+			   "exec allocated is not in the profile%s",
+			   stats->heap_name[0], stats->heap_name[1],
+			   options->verb->bit == CPROF_VERB_RUN
+				   ? ": name the program, not what starts it"
+				   : "");
 	else if (stats->heap_problem[0])
 		cprof_note(options, "heap: something may be left in the process: %s (see detach)",
 			   stats->heap_problem);

@@ -34,6 +34,27 @@ static uint64_t read_rss(const struct cprof_target *target)
 	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+static void read_name(const struct cprof_session *session, char name[64])
+{
+	CPROF_AUTO_FREE char *text = NULL;
+	size_t length = 0;
+
+	text = cprof_read_file_at(cprof_target_procfd(session->target), "comm", 64, &length);
+	name[0] = '\0';
+	if (text && length)
+		cprof_text_clean(text, length - 1, name, 64);
+}
+
+/* A program that is over before anybody looks again has only left its name. */
+static void compare_names(struct cprof_session *session)
+{
+	char(*names)[64] = session->stats.heap_name;
+
+	read_name(session, names[1]);
+	if (strcmp(names[0], names[1]) == 0)
+		names[1][0] = '\0';
+}
+
 static void look(struct cprof_session *session, uint64_t now)
 {
 	uint64_t rss = read_rss(session->target);
@@ -79,6 +100,7 @@ static struct cprof_error *account(struct cprof_session *session)
 	};
 
 	session->heap_started_ns = cprof_now_ns();
+	read_name(session, session->stats.heap_name[0]);
 	look(session, session->heap_started_ns);
 	count_agent(session);
 	return cprof_heap_create(&config, &session->heap);
@@ -222,6 +244,8 @@ void cprof_session_heap_finish(struct cprof_session *session)
 	if (session->heap && !session->stats.heap_ended) {
 		cprof_heap_drain(session->heap);
 		cprof_session_heap_count(session);
+		if (!cprof_target_alive(session->target))
+			compare_names(session);
 		end(session, error && cprof_target_alive(session->target) ? error->message : NULL);
 	}
 	pthread_mutex_unlock(&session->lock);
