@@ -4,8 +4,9 @@
  */
 #include "agent.h"
 
-#define WAIT_NS 1000000000ull /* rate 1: for room in the ring; longer than a profiler ever needs   \
-			       */
+#define WAIT_NS                                                                                    \
+	1000000000ull /* rate 1: for room in the ring; longer than a profiler ever needs           \
+		       */
 #define PAGE 4096u
 
 static void stamp(uint64_t position, uint64_t length, uint32_t state)
@@ -65,14 +66,16 @@ static bool give_back(uint64_t end, uint64_t length)
 }
 
 /* The libc's own word is always right; a cached one may be that of a thread that has ended, whose
- * thread pointer a new one got: it is looked at anew now and then. */
+ * thread pointer a new one got: good enough for a record without a stack only, and looked at anew
+ * now and then. */
 static uint32_t tid_of(const struct call *call, bool fresh)
 {
 	struct cprof_agent_shard *shard = call->shard;
+	uint32_t offset = LOAD(&SHARED->tid_offset);
 	long tid;
 
-	if (SHARED->tid_offset)
-		return *(volatile uint32_t *)(call->thread_pointer + SHARED->tid_offset);
+	if (offset)
+		return *(volatile uint32_t *)(call->thread_pointer + offset);
 	if (SHARED->forbidden & CPROF_AGENT_FORBID_GETTID)
 		return 0;
 	if (!fresh && shard->tid_owner == call->thread_pointer && shard->ticks % 64 != 0)
@@ -158,7 +161,7 @@ static void fill(struct cprof_agent_record *record, const struct call *call, uin
 
 void cprof_agent_ring_alloc(struct call *call, uint64_t address, uint64_t *key)
 {
-	uint32_t tid = tid_of(call, false);
+	uint32_t tid = tid_of(call, true);
 	uint64_t known = known_stack(call, tid);
 	uint64_t most = SHARED->stack_max & ~7u;
 	uint64_t position;

@@ -94,6 +94,7 @@ void cprof_heap_bounds_publish(struct cprof_heap_bounds *bounds, struct cprof_ta
 			       struct cprof_agent_shared *shared)
 {
 	struct search search = {.bounds = bounds};
+	uint32_t offset = bounds->tids.offset;
 
 	bounds->now_ns = cprof_now_ns();
 	if (!bounds->pending_count || bounds->now_ns < bounds->read_ns + READ_NS)
@@ -108,8 +109,12 @@ void cprof_heap_bounds_publish(struct cprof_heap_bounds *bounds, struct cprof_ta
 		struct cprof_heap_thread *thread = &bounds->threads[bounds->pending[i]];
 
 		thread->pending = false;
+		if (target)
+			offset = cprof_heap_tids_learn(&bounds->tids, target,
+						       thread->thread_pointer, thread->tid);
 		if (thread->high)
 			tell(thread, &shared->stacks[bounds->pending[i]]);
 	}
+	__atomic_store_n(&shared->tid_offset, offset, __ATOMIC_RELAXED);
 	bounds->pending_count = 0;
 }

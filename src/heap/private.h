@@ -129,7 +129,8 @@ struct cprof_heap_account {
 #define CPROF_HEAP_UNDO 4096u
 
 /* bounds.c: where threads' stacks are, for the agent to read them by plain loads. */
-#define CPROF_HEAP_PENDING 64u
+#define CPROF_HEAP_PENDING   64u
+#define CPROF_HEAP_TID_WORDS 512u /* of a thread's block, from the thread pointer on */
 
 struct cprof_heap_bounds {
 	struct cprof_heap_thread {
@@ -143,6 +144,12 @@ struct cprof_heap_bounds {
 	} threads[CPROF_AGENT_SHARDS]; /* by shard */
 	uint32_t pending[CPROF_HEAP_PENDING];
 	size_t pending_count;
+	struct cprof_heap_tids {
+		bool not_here[CPROF_HEAP_TID_WORDS]; /* words that were not the tid of a thread */
+		uint32_t tid;                        /* of the thread looked at last, 0: none */
+		uint32_t threads;                    /* that agree; from 2 on it is certain */
+		uint32_t offset;                     /* bytes, 0: not known */
+	} tids;
 	uint64_t now_ns;  /* of the last drain */
 	uint64_t read_ns; /* when maps were read last */
 };
@@ -153,6 +160,11 @@ void cprof_heap_bounds_note(struct cprof_heap_bounds *bounds,
 /* Looks the noted ones up in the target's maps and tells the agent. */
 void cprof_heap_bounds_publish(struct cprof_heap_bounds *bounds, struct cprof_target *target,
 			       struct cprof_agent_shared *shared);
+
+/* tids.c: looks where in this thread's block the libc keeps its tid; the word's offset from the
+ * thread pointer, 0: not known yet. */
+uint32_t cprof_heap_tids_learn(struct cprof_heap_tids *tids, const struct cprof_target *target,
+			       uint64_t thread_pointer, uint32_t tid);
 
 struct cprof_heap {
 	struct cprof_heap_config config;

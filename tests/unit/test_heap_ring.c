@@ -224,6 +224,7 @@ static void *check_pthread(void *argument)
 	assert_int_equal(bounds->low, (uint64_t)low);
 	assert_int_equal(bounds->high, own_thread_pointer());
 	assert_int_equal(bounds->tid, gettid());
+	assert_int_equal(*(uint32_t *)(own_thread_pointer() + sim->shared->tid_offset), gettid());
 	assert_int_equal(bounds->sequence % 2, 0);
 	assert_true(bounds->sequence > 0);
 	return NULL;
@@ -257,6 +258,10 @@ static void test_bounds(void **state)
 	assert_int_equal(bounds->tid, getpid());
 	pthread_create(&thread, NULL, check_pthread, &sim);
 	pthread_join(thread, NULL);
+
+	/* Two threads agree where the libc keeps the tid. */
+	assert_int_not_equal(sim.shared->tid_offset, 0);
+	assert_int_equal(*(uint32_t *)(self + sim.shared->tid_offset), gettid());
 
 	/* Memory of the program's own for a stack: without guard pages nobody can tell. */
 	memset(sim.shared->stacks, 0, sizeof(sim.shared->stacks));
