@@ -397,6 +397,23 @@ static bool still_there(const struct cprof_agent *agent)
 	       magic == CPROF_AGENT_MAGIC;
 }
 
+static struct cprof_error *stop_looking(void *context, const struct cprof_mapping *mapping)
+{
+	(void)mapping;
+	*(bool *)context = true;
+	return cprof_error_create(CPROF_FAILED, NULL, "enough");
+}
+
+/* A process that is ending has no memory any more while it still counts as alive, and so has one
+ * whose first thread has ended: neither is another program. */
+static bool has_memory(const struct cprof_agent *agent)
+{
+	bool some = false;
+
+	cprof_error_destroy(cprof_target_maps(agent->target, stop_looking, &some));
+	return some;
+}
+
 static struct cprof_error *gone(const struct cprof_agent *agent)
 {
 	return cprof_error_create(CPROF_NO_PROCESS, NULL,
@@ -441,8 +458,10 @@ struct cprof_error *cprof_agent_tick(struct cprof_agent *agent)
 	if (!verify && now < agent->updated_ns + UPDATE_NS)
 		return NULL;
 	agent->updated_ns = now;
-	if (!cprof_target_alive(agent->target) || !still_there(agent))
+	if (!cprof_target_alive(agent->target))
 		return gone(agent);
+	if (!still_there(agent))
+		return has_memory(agent) ? gone(agent) : NULL;
 	CPROF_TRY(cprof_plan_update(agent->plan, verify, &fresh));
 	if (fresh)
 		CPROF_TRY(patch(agent));
