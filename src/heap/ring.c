@@ -128,14 +128,15 @@ bool cprof_heap_ring_next(struct cprof_heap_ring *ring, struct cprof_heap_record
 				return false;
 			continue;
 		}
+		/* Its length is not the last word: room may be given back. */
+		if (stamp == CPROF_AGENT_STAMP_BUSY && !stuck(ring))
+			return false;
 		if (length < 8 || length % 8 || length > RING_SIZE - offset ||
 		    (length > left && !is_newer(ring, length))) {
 			resynchronize(ring);
 			continue;
 		}
 		if (length > left)
-			return false;
-		if (stamp == CPROF_AGENT_STAMP_BUSY && !stuck(ring))
 			return false;
 		ring->length = length;
 		if (stamp == CPROF_AGENT_STAMP_PAD)

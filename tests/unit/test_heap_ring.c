@@ -430,6 +430,13 @@ static void test_given_back(void **state)
 	assert_true(cprof_heap_ring_next(&ring, &record));
 	assert_int_equal(record.fixed.address, 0x1000);
 	assert_false(cprof_heap_ring_next(&ring, &record));
+	/* The same again, seen when its room had been given back and its stamp not yet changed. */
+	((struct cprof_agent_record *)&shared->ring[CPROF_AGENT_RECORD_SHORT])->stamp =
+		CPROF_AGENT_RECORD_SHORT | CPROF_AGENT_STAMP_BUSY;
+	shared->head = CPROF_AGENT_RECORD_SHORT + 512;
+	cprof_heap_ring_begin(&ring);
+	assert_false(cprof_heap_ring_next(&ring, &record));
+	put_free(shared, CPROF_AGENT_RECORD_SHORT, 512);
 	cprof_heap_ring_begin(&ring);
 	assert_true(cprof_heap_ring_next(&ring, &record));
 	assert_int_equal(record.fixed.address, 0x1000 + CPROF_AGENT_RECORD_SHORT);
