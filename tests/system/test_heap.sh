@@ -148,7 +148,7 @@ check "both files" gzip -t both.cpu.pb.gz both.heap.pb.gz
 cprof run -e heap -o wrapped.pb.gz -- sh -c "exec sleep 0.5"
 said 'ended after .*: name the program'
 cprof run -e heap -o wrapped.pb.gz -- sh -c "exec true"
-said '(begun as sh, it ended as true|ended after) .*: name the program'
+said '(begun as sh, it ended as true|ended after).*: name the program'
 cprof run -e heap -o wrapped.pb.gz -- sh -c ":"
 check "no word of an exec without one" test "$(grep -c 'name the program' err)" = 0
 cprof run -e heap -o no.pb.gz -- ./does-not-exist
