@@ -10,7 +10,7 @@ _Static_assert(CPROF_AGENT_MAGIC == 0x746e656761667063, "asm");
 _Static_assert(CPROF_AGENT_VERSION == 1, "asm");
 _Static_assert(CPROF_AGENT_HASH == 0x9e3779b97f4a7c15, "asm");
 _Static_assert(CPROF_AGENT_SHARD_BITS == 12 && sizeof(struct cprof_agent_shard) == 64, "asm");
-_Static_assert(CPROF_AGENT_FILTER_BITS == 16, "asm");
+_Static_assert(CPROF_AGENT_FILTER == 1 << 16 && CPROF_AGENT_FILTER_SHIFT == 10, "asm");
 _Static_assert(offsetof(struct cprof_agent_private, filter) == 0x40000, "asm");
 _Static_assert(offsetof(struct cprof_agent_shard, countdown) == 0, "asm");
 _Static_assert(offsetof(struct cprof_agent_control, on) == 0, "asm");
@@ -54,10 +54,10 @@ CPROF_AGENT_FUNCTIONS(OFFSET_OF)
 ".endm\n"
 
 /* The filter entry of a pointer. */
-".macro filter pointer\n"
-"	movabs $0x9e3779b97f4a7c15, %rax\n"
-"	imul \\pointer, %rax\n"
-"	shr $48, %rax\n"
+".macro filter address\n"
+"	mov \\address, %rax\n"
+"	shr $10, %rax\n"
+"	movzwl %ax, %eax\n"
 "	cmpb $0, 0x40000(%r11,%rax)\n"
 "	jne 2f\n"
 ".endm\n"

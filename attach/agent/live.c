@@ -16,7 +16,8 @@ static struct cprof_agent_bucket *bucket_of(uint64_t address)
 
 static void filter_change(uint64_t address, int step)
 {
-	uint8_t *count = &PRIVATE->filter[hash(address) >> (64 - CPROF_AGENT_FILTER_BITS)];
+	uint8_t *count =
+		&PRIVATE->filter[(address >> CPROF_AGENT_FILTER_SHIFT) % CPROF_AGENT_FILTER];
 	uint8_t old = LOAD(count);
 
 	while (old != 255 && !(old == 0 && step < 0) && !SWAP(count, &old, (uint8_t)(old + step)))

@@ -4,10 +4,9 @@
  */
 #include "agent.h"
 
-#define WAIT_NS                                                                                    \
-	1000000000ull /* rate 1: for room in the ring; longer than a profiler ever needs           \
-		       */
-#define PAGE 4096u
+/* At rate 1, for room in the ring: longer than a profiler ever needs. */
+#define WAIT_NS 1000000000ull
+#define PAGE    4096u
 
 static void stamp(uint64_t position, uint64_t length, uint32_t state)
 {

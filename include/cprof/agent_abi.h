@@ -155,11 +155,13 @@ struct cprof_agent_control {
 
 /* --- private: at CPROF_AGENT_PRIVATE ------------------------------------------------------- */
 
-#define CPROF_AGENT_SHARD_BITS  12
-#define CPROF_AGENT_SHARDS      (1u << CPROF_AGENT_SHARD_BITS)
-#define CPROF_AGENT_FILTER_BITS 16
-#define CPROF_AGENT_FILTER      (1u << CPROF_AGENT_FILTER_BITS)
-/* Fibonacci hashing: shard = (thread pointer * HASH) >> (64 - SHARD_BITS); filter entry and bucket
+#define CPROF_AGENT_SHARD_BITS 12
+#define CPROF_AGENT_SHARDS     (1u << CPROF_AGENT_SHARD_BITS)
+/* Entry = address >> SHIFT, modulo the size: blocks that lie together share cache lines of it, and
+ * the share of blocks that lie beside a sampled one depends on the rate only. */
+#define CPROF_AGENT_FILTER_SHIFT 10
+#define CPROF_AGENT_FILTER       (1u << 16)
+/* Fibonacci hashing: shard = (thread pointer * HASH) >> (64 - SHARD_BITS); bucket
  * of the live table likewise from the address. */
 #define CPROF_AGENT_HASH 0x9e3779b97f4a7c15ull
 

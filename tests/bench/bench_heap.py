@@ -73,8 +73,13 @@ def between(rounds, windows):
     return [ns for at, ns in rounds if any(a + 2e7 < at < b for a, b in windows)]
 
 
+def quiet(rounds):
+    """Of the rounds that nothing else disturbed: the lower quartile."""
+    return statistics.quantiles(rounds, n=4)[0]
+
+
 def toggled(arguments, options=(), turns=12, seconds=0.6, env=None):
-    """Medians of a pair: never attached, attached, after detach."""
+    """A pair: never attached, attached, after detach."""
     pairs = Pairs(*arguments, env=env)
     start = now()
     time.sleep(2)
@@ -90,7 +95,7 @@ def toggled(arguments, options=(), turns=12, seconds=0.6, env=None):
         off.append((begin, now()))
     rounds = pairs.rounds()
     pairs.end()
-    return [statistics.median(between(rounds, windows)) for windows in (never, on, off)]
+    return [quiet(between(rounds, windows)) for windows in (never, on, off)]
 
 
 def bench_attach():
@@ -116,13 +121,13 @@ def bench_pairs():
 
 
 def pair_under(command, env=None, seconds="4"):
-    """Median of a pair of the mixed workload under another tool."""
+    """A pair of the mixed workload under another tool."""
     out = subprocess.run([*command, f"{O}/workloads/pairs", "mixed", "1", seconds], check=True,
                          capture_output=True, text=True, cwd=WORK,
                          env={**os.environ, **(env or {})}).stdout
     rounds = [float(line.split()[1]) for line in out.splitlines()
               if re.match(r"^\d+ [\d.]+$", line)]
-    return statistics.median(rounds)
+    return quiet(rounds)
 
 
 def bench_peers():
