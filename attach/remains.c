@@ -11,6 +11,7 @@
 
 #define PAUSE_US   5000
 #define LEAVE_NS   1000000000ull
+#define IDLE_NS    5000000000ull
 #define ROUTINE_NS 1200000000ull /* a routine whose tracer has died is over by then */
 
 /* --- looking -------------------------------------------------------------------------------- */
@@ -192,6 +193,20 @@ static void await_routine(const struct cprof_target *target, const struct cprof_
 		cprof_leave_wait(target, place, LEAVE_NS);
 }
 
+/* It is slow where it gets no CPU. One whose thread was taken back in the middle is never idle
+ * again: not for ever, therefore. */
+static void await_idle(const struct cprof_target *target, const struct cprof_place *place)
+{
+	uint64_t address =
+		place->base + CPROF_AGENT_CONTROL + offsetof(struct cprof_agent_control, busy);
+	uint64_t end = cprof_now_ns() + IDLE_NS;
+	uint64_t busy = 0;
+
+	while (place->control && cprof_now_ns() < end &&
+	       cprof_target_read(target, address, &busy, sizeof(busy)) == sizeof(busy) && busy)
+		usleep(PAUSE_US);
+}
+
 bool cprof_remains_unfinished(const struct cprof_place *place)
 {
 	return place->memfd >= 0 || place->private || place->shared ||
@@ -208,6 +223,8 @@ struct cprof_error *cprof_remains_clear(const struct cprof_target *target,
 	if (!cprof_remains_unfinished(place) && !in_flight)
 		return NULL;
 	await_routine(target, place);
+	CPROF_TRY(cprof_place_find(target, place->header.build, place));
+	await_idle(target, place);
 	CPROF_TRY(cprof_place_find(target, place->header.build, place));
 	prepare(remote, place);
 	if (place->control && read_journal(target, place, &journal)) {

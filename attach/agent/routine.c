@@ -296,6 +296,7 @@ static bool map_all(struct cprof_agent_call *call)
 		if (call->error)
 			return false;
 	}
+	STORE(&CONTROL->busy, 1);
 	call->step = CPROF_AGENT_STEP_PRIVATE;
 	call->error = map(PRIVATE, CPROF_AGENT_PRIVATE_SIZE, own, -1, MADV_WIPEONFORK);
 	if (!call->error) {
@@ -310,6 +311,7 @@ static bool map_all(struct cprof_agent_call *call)
 		}
 		unmap(PRIVATE, CPROF_AGENT_PRIVATE_SIZE);
 	}
+	STORE(&CONTROL->busy, 0);
 	if (!call->adopt)
 		unmap(CONTROL, CONTROL_LENGTH);
 	return false;
@@ -345,11 +347,15 @@ static void start(struct cprof_agent_call *call)
 void cprof_agent_routine(struct cprof_agent_call *call)
 {
 	uint32_t forbidden = FORBID_ALL;
+	bool busy = call->operation != CPROF_AGENT_ABORT;
 
+	if (busy && call->operation != CPROF_AGENT_START)
+		STORE(&CONTROL->busy, 1);
 	switch (call->operation) {
 	case CPROF_AGENT_START:
 		start(call);
-		if (!call->error)
+		busy = !call->error;
+		if (busy)
 			forbidden = SHARED->forbidden;
 		break;
 	case CPROF_AGENT_RESTORE:
@@ -372,6 +378,9 @@ void cprof_agent_routine(struct cprof_agent_call *call)
 		close_memfd(call);
 		break;
 	}
+	/* From here on nothing but the text and the stack is used. */
+	if (busy)
+		STORE(&CONTROL->busy, 0);
 	STORE(&call->done, 1);
 	cprof_agent_linger(&call->done, 1, DONE_NS, forbidden);
 }

@@ -151,6 +151,8 @@ struct cprof_agent_config {
 struct cprof_agent_control {
 	uint64_t on; /* address of PRIVATE while hooks are to sample, 0: pass everything on */
 	uint64_t seed;
+	uint64_t busy; /* a routine is at work: nothing may be unmapped, whoever started it has died
+			*/
 };
 
 /* --- private: at CPROF_AGENT_PRIVATE ------------------------------------------------------- */

@@ -47,6 +47,20 @@ for point in seized stopped framed registers masked memfd-entry memfd opened fil
 	check "$point: removed" timeout 20 "$inject" clean "$churn"
 	check "$point: clean" is_clean
 done
+# A routine that gets little CPU outlives its tracer by long: nothing is taken from under it.
+spinners=()
+for _ in 1 2 3 4; do
+	start "$python" -c 'while True: pass'
+	spinners+=("$pid")
+done
+renice -n 15 -p "$churn" >/dev/null
+for _ in 1 2 3; do
+	(CPROF_ATTACH_FAULT=routine-mapped:both timeout 20 "$inject" "$churn" 1; true) >/dev/null 2>&1
+	timeout 20 "$inject" clean "$churn" >/dev/null 2>&1
+	kill -0 "$churn" 2>/dev/null || fail "dead for want of CPU"
+done
+kill -KILL "${spinners[@]}"
+check "clean after all" wait_for 20 "$inject" clean "$churn"
 refuse "no such point" env CPROF_ATTACH_FAULT=nowhere "$inject" "$churn" 1
 
 # --- refused ---
