@@ -102,7 +102,7 @@ check "it ends as it would" test "$status" = 0
 # A command, from its first instruction
 expect 0 memtrace -i 500ms --heap-rate 1 -- "$python" -c '
 import time
-keep = [bytearray(1000000) for i in range(40)]; time.sleep(1.2)'
+keep = [bytearray(1000000) for i in range(40)]; time.sleep(2.2)'
 lines "$(wc -l <out)"
 check "a command's live bytes" awk '/MB rss/ { n = split($0, f, "->"); split(f[n], g, " "); if (g[1] >= 38 && g[1] <= 60) good++ }
 	END { exit !(good >= 2) }' out
