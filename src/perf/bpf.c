@@ -40,7 +40,7 @@ static int bpf(int command, union bpf_attr *attr)
 
 /* A program being put together. Ids lie at the frame's end as in struct bpf_pidns_info: thread,
  * then process. A jump to where the sample is dropped has the offset DROP until it is loaded. */
-#define PROGRAM_MAX 48
+#define PROGRAM_MAX 64
 #define DROP        (-1)
 #define AT_TID      (-8 + (int)offsetof(struct bpf_pidns_info, pid))
 #define AT_PID      (-8 + (int)offsetof(struct bpf_pidns_info, tgid))
@@ -48,6 +48,7 @@ static int bpf(int command, union bpf_attr *attr)
 struct program {
 	struct bpf_insn insns[PROGRAM_MAX];
 	size_t count;
+	bool is_gate; /* its event never samples itself */
 };
 
 #define EMIT(program, ...)                                                                         \
@@ -69,7 +70,7 @@ static int program_load(struct program *program)
 	};
 	size_t drop;
 
-	EMIT(program, MOVE_IMM(BPF_REG_0, 1), EXIT);
+	EMIT(program, MOVE_IMM(BPF_REG_0, !program->is_gate), EXIT);
 	drop = program->count;
 	EMIT(program, MOVE_IMM(BPF_REG_0, 0), EXIT);
 	for (size_t i = 0; i < drop; i++)
@@ -97,39 +98,54 @@ static void emit_thinning(struct program *program, int map)
 	     JUMP_IF_GE(BPF_REG_0, BPF_REG_6, DROP));
 }
 
+/* Has the output event of this CPU sample. The kernel gathers a sample's call chain before it asks
+ * the program: where most are dropped that must be another event's. */
+static void emit_output(struct program *program, int map)
+{
+	EMIT(program, MOVE(BPF_REG_1, BPF_REG_7), LOAD64(BPF_REG_2, BPF_PSEUDO_MAP_FD, map),
+	     LOAD64(BPF_REG_3, 0, BPF_F_CURRENT_CPU), MOVE(BPF_REG_4, BPF_REG_10),
+	     ADD_IMM(BPF_REG_4, -8), MOVE_IMM(BPF_REG_5, 8), CALL(BPF_FUNC_perf_event_output));
+}
+
+static void emit_rest(struct program *program, const struct cprof_perf *perf)
+{
+	emit_filter(program, perf->bpf_map);
+	if (perf->bpf_shares >= 0)
+		emit_thinning(program, perf->bpf_shares);
+	if (perf->bpf_outputs >= 0)
+		emit_output(program, perf->bpf_outputs);
+}
+
 /* Ids as the namespace `dev`:`ino` numbers them; other namespaces' processes are not kept. */
 static int program_load_in_namespace(const struct cprof_perf *perf, uint64_t dev, uint64_t ino)
 {
 	/* stat() splits device numbers otherwise than the kernel does inside. */
 	uint64_t kernel_dev = (uint64_t)major(dev) << KERNEL_MINOR_BITS | minor(dev);
-	struct program program = {.count = 0};
+	struct program program = {.is_gate = perf->bpf_outputs >= 0};
 
-	EMIT(&program, LOAD64(BPF_REG_1, 0, kernel_dev), LOAD64(BPF_REG_2, 0, ino),
-	     MOVE(BPF_REG_3, BPF_REG_10), ADD_IMM(BPF_REG_3, -8),
+	EMIT(&program, MOVE(BPF_REG_7, BPF_REG_1), LOAD64(BPF_REG_1, 0, kernel_dev),
+	     LOAD64(BPF_REG_2, 0, ino), MOVE(BPF_REG_3, BPF_REG_10), ADD_IMM(BPF_REG_3, -8),
 	     MOVE_IMM(BPF_REG_4, sizeof(struct bpf_pidns_info)),
 	     CALL(BPF_FUNC_get_ns_current_pid_tgid), JUMP_IF_SET(BPF_REG_0, DROP));
-	emit_filter(&program, perf->bpf_map);
-	if (perf->bpf_shares >= 0)
-		emit_thinning(&program, perf->bpf_shares);
+	emit_rest(&program, perf);
 	return program_load(&program);
 }
 
 /* Ids as the initial namespace numbers them, for kernels before 5.7. */
 static int program_load_initial(const struct cprof_perf *perf)
 {
-	struct program program = {.count = 0};
+	struct program program = {.is_gate = perf->bpf_outputs >= 0};
 
-	EMIT(&program, CALL(BPF_FUNC_get_current_pid_tgid), STORE64(BPF_REG_10, -8, BPF_REG_0));
-	emit_filter(&program, perf->bpf_map);
-	if (perf->bpf_shares >= 0)
-		emit_thinning(&program, perf->bpf_shares);
+	EMIT(&program, MOVE(BPF_REG_7, BPF_REG_1), CALL(BPF_FUNC_get_current_pid_tgid),
+	     STORE64(BPF_REG_10, -8, BPF_REG_0));
+	emit_rest(&program, perf);
 	return program_load(&program);
 }
 
-static int map_create(uint32_t value_size, uint32_t entries)
+static int map_create(enum bpf_map_type type, uint32_t value_size, uint32_t entries)
 {
 	union bpf_attr attr = {
-		.map_type = BPF_MAP_TYPE_HASH,
+		.map_type = type,
 		.key_size = sizeof(uint32_t),
 		.value_size = value_size,
 		.max_entries = entries,
@@ -174,17 +190,36 @@ static struct cprof_error *error_denied(int errnum)
 				 disabled);
 }
 
+static int outputs_create(const struct cprof_perf *perf)
+{
+	uint32_t cpus = 0;
+
+	for (size_t i = 0; i < perf->ring_count; i++)
+		cpus = CPROF_MAX(cpus, perf->rings[i].cpu + 1);
+	return map_create(BPF_MAP_TYPE_PERF_EVENT_ARRAY, sizeof(uint32_t), cpus);
+}
+
+int cprof_bpf_output(const struct cprof_perf *perf, unsigned cpu, int fd)
+{
+	return map_set(perf->bpf_outputs, cpu, &fd) < 0 ? -errno : 0;
+}
+
 struct cprof_error *cprof_bpf_open(struct cprof_perf *perf)
 {
 	const struct cprof_target_info *info = cprof_target_info(perf->target);
 	const uint8_t present = 1;
 	pid_t pid = info->inner_pid;
 
-	perf->bpf_map = map_create(sizeof(present), TARGETS_MAX);
+	perf->bpf_map = map_create(BPF_MAP_TYPE_HASH, sizeof(present), TARGETS_MAX);
 	if (perf->bpf_map < 0)
 		return error_denied(errno);
 	if (perf->config.clock == CPROF_PERF_SWITCHES && perf->config.rate)
-		perf->bpf_shares = map_create(sizeof(uint32_t), SHARES_MAX);
+		perf->bpf_shares = map_create(BPF_MAP_TYPE_HASH, sizeof(uint32_t), SHARES_MAX);
+	if (perf->config.clock == CPROF_PERF_SWITCHES) {
+		perf->bpf_outputs = outputs_create(perf);
+		if (perf->bpf_outputs < 0)
+			return error_denied(errno);
+	}
 	perf->bpf_inner_ids = info->inner_pid != info->pid;
 	perf->bpf_program = program_load_in_namespace(perf, info->pid_ns_dev, info->pid_ns_ino);
 	if (perf->bpf_program < 0 && in_initial_namespace()) {
@@ -239,7 +274,9 @@ void cprof_bpf_close(struct cprof_perf *perf)
 		close(perf->bpf_program);
 	if (perf->bpf_shares >= 0)
 		close(perf->bpf_shares);
+	if (perf->bpf_outputs >= 0)
+		close(perf->bpf_outputs);
 	if (perf->bpf_map >= 0)
 		close(perf->bpf_map);
-	perf->bpf_program = perf->bpf_shares = perf->bpf_map = -1;
+	perf->bpf_program = perf->bpf_shares = perf->bpf_outputs = perf->bpf_map = -1;
 }

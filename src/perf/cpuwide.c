@@ -45,6 +45,11 @@ static int ring_open(struct cprof_perf *perf, size_t ring)
 	double speeds[CLOCKS];
 	int status;
 
+	if (perf->config.clock == CPROF_PERF_SWITCHES && perf->rings[ring].gate < 0) {
+		perf->rings[ring].gate = cprof_event_gate(perf, perf->rings[ring].cpu);
+		if (perf->rings[ring].gate < 0)
+			return perf->rings[ring].gate;
+	}
 	/* The period of cycles varies by itself, switches have none. */
 	if (perf->config.clock != CPROF_PERF_CPU_CLOCK)
 		return cprof_event_add(perf, -1, ring, perf->period, NULL);

@@ -71,7 +71,8 @@ static void attr_sampling(const struct cprof_perf *perf, uint64_t period,
 		attr->sample_freq = perf->config.rate;
 	} else if (perf->config.clock == CPROF_PERF_SWITCHES) {
 		attr->type = PERF_TYPE_SOFTWARE;
-		attr->config = PERF_COUNT_SW_CONTEXT_SWITCHES;
+		attr->config = perf->way == CPROF_PERF_CPU_WIDE ? PERF_COUNT_SW_BPF_OUTPUT
+								: PERF_COUNT_SW_CONTEXT_SWITCHES;
 		attr->sample_period = 1;
 	} else {
 		attr->type = PERF_TYPE_SOFTWARE;
@@ -96,6 +97,29 @@ static void attr_records(const struct cprof_perf *perf, struct perf_event_attr *
 	attr->inherit_thread = perf->has_inherit_thread;
 	attr->context_switch = 1;
 	attr->mmap = attr->mmap2 = attr->comm = attr->comm_exec = attr->task = 1;
+}
+
+int cprof_event_gate(struct cprof_perf *perf, unsigned cpu)
+{
+	struct perf_event_attr attr;
+	int fd;
+
+	attr_common(perf, &attr);
+	attr.type = PERF_TYPE_SOFTWARE;
+	attr.config = PERF_COUNT_SW_CONTEXT_SWITCHES;
+	attr.sample_period = 1;
+	attr.sample_type = PERF_SAMPLE_IDENTIFIER; /* the less, the cheaper */
+	attr.sample_regs_user = 0;
+	attr.sample_stack_user = 0;
+	attr.read_format = 0;
+	fd = cprof_event_open(&attr, -1, (int)cpu);
+	if (fd >= 0 && ioctl(fd, PERF_EVENT_IOC_SET_BPF, perf->bpf_program) < 0) {
+		int errnum = errno;
+
+		close(fd);
+		return -errnum;
+	}
+	return fd;
 }
 
 /* Takes back one wish that this kernel or our rights do not grant; false if none is left. */
@@ -126,11 +150,17 @@ static int event_adopt(struct cprof_perf *perf, int fd, struct cprof_event *even
 	if (ioctl(fd, PERF_EVENT_IOC_SET_OUTPUT, perf->rings[event->ring].fd) < 0 ||
 	    ioctl(fd, PERF_EVENT_IOC_ID, &event->id) < 0)
 		return -errno;
-	if (perf->way == CPROF_PERF_CPU_WIDE &&
+	if (perf->way == CPROF_PERF_CPU_WIDE && perf->config.clock != CPROF_PERF_SWITCHES &&
 	    ioctl(fd, PERF_EVENT_IOC_SET_BPF, perf->bpf_program) < 0)
 		return -errno;
 	if (perf->enabled && ioctl(fd, PERF_EVENT_IOC_ENABLE, 0) < 0)
 		return -errno;
+	if (perf->way == CPROF_PERF_CPU_WIDE && perf->config.clock == CPROF_PERF_SWITCHES) {
+		int status = cprof_bpf_output(perf, perf->rings[event->ring].cpu, fd);
+
+		if (status < 0)
+			return status;
+	}
 	HASH_ADD(hh, perf->events, id, sizeof(event->id), event);
 	return 0;
 }

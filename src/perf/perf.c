@@ -117,6 +117,7 @@ struct cprof_error *cprof_perf_create(const struct cprof_target *target,
 	perf->config = *config;
 	perf->period = config->clock == CPROF_PERF_SWITCHES ? 1 : 1000000000ull / config->rate;
 	perf->epoll = perf->bpf_map = perf->bpf_program = perf->bpf_shares = -1;
+	perf->bpf_outputs = -1;
 	error = ways_open(perf);
 	if (error) {
 		cprof_perf_destroy(perf);
@@ -149,6 +150,10 @@ struct cprof_error *cprof_perf_enable(struct cprof_perf *perf)
 		if (event->fd >= 0 && ioctl(event->fd, PERF_EVENT_IOC_ENABLE, 0) < 0)
 			return cprof_event_error(perf, errno);
 	}
+	for (size_t i = 0; i < perf->ring_count; i++)
+		if (perf->rings[i].gate >= 0 &&
+		    ioctl(perf->rings[i].gate, PERF_EVENT_IOC_ENABLE, 0) < 0)
+			return cprof_event_error(perf, errno);
 	perf->enabled = true;
 	perf->stack_since = cprof_now_ns();
 	perf->renewed_at = perf->stack_since;
@@ -160,6 +165,10 @@ void cprof_perf_disable(struct cprof_perf *perf)
 {
 	struct cprof_event *event;
 	struct cprof_event *next;
+
+	for (size_t i = 0; i < perf->ring_count; i++)
+		if (perf->rings[i].gate >= 0)
+			ioctl(perf->rings[i].gate, PERF_EVENT_IOC_DISABLE, 0);
 
 	HASH_ITER(hh, perf->events, event, next)
 	{

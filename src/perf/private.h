@@ -15,6 +15,7 @@
 struct cprof_ring {
 	int fd;
 	unsigned cpu;
+	int gate;     /* SWITCHES, CPU-wide: the event that has another one sample; -1 none */
 	bool records; /* only for what its owner tells: samples cannot crowd it out */
 	struct perf_event_mmap_page *page; /* followed by `size` bytes of data */
 	uint8_t *data;
@@ -82,6 +83,7 @@ struct cprof_perf {
 	struct cprof_owner *owners; /* hash by tid */
 	int bpf_map;
 	int bpf_program;
+	int bpf_outputs;    /* SWITCHES: the sampling event of each CPU */
 	int bpf_shares;     /* by thread: the share of its samples that is kept, of 2^32 */
 	bool bpf_inner_ids; /* which are those of the target's own namespace */
 
@@ -110,6 +112,8 @@ struct cprof_perf {
 };
 
 /* event.c: attributes and opening, common to both ways. */
+/* An event at each switch of a CPU, whose filter decides what is sampled. */
+int cprof_event_gate(struct cprof_perf *perf, unsigned cpu);
 void cprof_event_attr_dummy(const struct cprof_perf *perf, struct perf_event_attr *attr);
 int cprof_event_open(const struct perf_event_attr *attr, pid_t pid, int cpu);
 /* Why perf_event_open() failed, as the user can understand it. */
@@ -141,6 +145,8 @@ void cprof_rings_close(struct cprof_perf *perf);
 /* bpf.c */
 struct cprof_error *cprof_bpf_open(struct cprof_perf *perf);
 void cprof_bpf_close(struct cprof_perf *perf);
+/* SWITCHES: that event samples on that CPU from now on; a negative errno on failure. */
+int cprof_bpf_output(const struct cprof_perf *perf, unsigned cpu, int fd);
 /* Keeps that share (1: all) of a thread's samples from now on; false if it cannot. */
 bool cprof_bpf_share(struct cprof_perf *perf, uint32_t tid, double share);
 

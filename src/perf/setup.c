@@ -105,6 +105,7 @@ static struct cprof_error *rings_try(struct cprof_perf *perf, size_t cpus, size_
 
 		*ring = (struct cprof_ring){
 			.fd = -1,
+			.gate = -1,
 			.cpu = perf->cpus[i % cpus],
 			.records = apart(perf) && i < cpus,
 		};
