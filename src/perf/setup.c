@@ -117,7 +117,8 @@ static struct cprof_error *rings_try(struct cprof_perf *perf, size_t cpus, size_
 			return cprof_event_error(perf, -fd);
 		ring->fd = fd;
 		perf->ring_count++;
-		status = cprof_ring_map(ring, size);
+		/* 150,000 switches a second on a CPU are 17 MB. */
+		status = cprof_ring_map(ring, ring->records ? 2 * size : size);
 		*too_big = status == -EPERM || status == -ENOMEM;
 		if (*too_big)
 			return NULL;
@@ -135,7 +136,7 @@ static struct cprof_error *rings_fit(struct cprof_perf *perf, size_t cpus)
 	size_t size = RING_DEFAULT;
 	bool too_big = true;
 
-	while (size > RING_MANY && size * cpus > RINGS_TOTAL)
+	while (size > RING_MANY && size * cpus * (apart(perf) ? 3 : 1) > RINGS_TOTAL)
 		size /= 2;
 	for (; size >= RING_MIN && too_big; size /= 2)
 		CPROF_TRY(rings_try(perf, cpus, size, &too_big));

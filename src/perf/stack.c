@@ -25,8 +25,9 @@ static bool switches(const struct cprof_perf *perf)
 
 void cprof_stack_init(struct cprof_perf *perf)
 {
-	/* One dump takes an eighth of its ring at most, or a few would fill it. */
-	size_t limit = CPROF_MIN(STACK_MAX, perf->rings[0].size / 8);
+	/* One dump takes an eighth of its ring at most, or a few would fill it. The first rings may
+	 * be for records. */
+	size_t limit = CPROF_MIN(STACK_MAX, perf->rings[perf->ring_count - 1].size / 8);
 
 	if (perf->config.stack_bytes)
 		limit = CPROF_MIN(limit, CPROF_MAX(perf->config.stack_bytes, 8u));
