@@ -102,9 +102,9 @@ void cprof_tell_result(const struct cprof_result *result, const struct cprof_ses
 	if (result->kind == CPROF_KIND_HEAP)
 		tell_live(stats);
 	else if (result->kind == CPROF_KIND_BLOCK)
-		fprintf(stderr, "%llu switches, blocked %.1f s, %llu threads",
+		fprintf(stderr, "%llu switches, %llu threads",
 			(unsigned long long)stats->block.switches,
-			(double)stats->block.blocked_ns / 1e9, (unsigned long long)result->threads);
+			(unsigned long long)result->threads);
 	else
 		fprintf(stderr, "%llu threads", (unsigned long long)result->threads);
 	fprintf(stderr, ", %.1f s -> %s (%s)\n", (double)stats->duration_ns / 1e9,
