@@ -84,7 +84,7 @@ for kind in mutex:mutex rdlock:rwlock wrlock:rwlock cond:cond timed-cond:cond se
 		"1.96e9 <= ns(thread='${kind%:*}', wait='${kind#*:}') == ns(thread='signal', wait='sleep') <= stats['duration_ns']"
 done
 check "asleep throughout: one wait each" holds "count(thread='cond') == 1"
-check "asleep throughout: summary" grep -Eq '^block: .* switches, blocked [0-9.]+ s, ' err
+check "asleep throughout: summary" grep -Eq '^block: .* switches, ' err
 expect 0 record -p "$pid" -e block --thread cond --no-kernel -d 1 -f json -o profile.json --stats stats.json
 check "one thread" holds "{text(s, 'thread') for s in d['samples']} == {'cond'}"
 check "no kernel frames" holds "all(f['module'] != '[kernel.kallsyms]' for s in d['samples'] for f in s['frames'])"
