@@ -103,10 +103,9 @@ def bench_attach():
     with Running(f"{O}/workloads/modules", "60", "8", settle=1.5) as pid:
         out = json.loads(subprocess.run([f"{O}/tools/inject", pid, "1000"], check=True,
                                         capture_output=True, text=True).stdout)
-    show("attach, 60 modules, thread stopped, median", f"{out['stopped_ms_p50']:.2f} ms", "0.6 ms",
-         out["stopped_ms_p50"] <= 0.6)
-    show("  99th percentile of 1,000", f"{out['stopped_ms_p99']:.2f} ms", "3 ms",
-         out["stopped_ms_p99"] <= 3)
+    median, worst = out["held_us_p50"] / 1e3, out["held_us_p99"] / 1e3
+    show("attach, 60 modules, thread stopped, median", f"{median:.2f} ms", "0.6 ms", median <= 0.6)
+    show("  99th percentile of 1,000", f"{worst:.2f} ms", "3 ms", worst <= 3)
     show("  ptrace stops", f"{out['stops_max']}", "8", out["stops_max"] <= 8)
 
 
