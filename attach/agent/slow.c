@@ -86,10 +86,10 @@ static bool is_silent(void)
 	return true;
 }
 
-/* At rate 1 the clock is too dear to be asked by each call. */
+/* The clock is too dear to be asked by each call. */
 static bool is_silent_now(struct call *call)
 {
-	if (call->exact && ++call->shard->ticks % 64 != 0)
+	if (++call->shard->ticks % (call->exact ? 64 : 8) != 0)
 		return LOAD(&SHARED->quiet_since) == LOAD(&SHARED->heartbeat_ns);
 	return is_silent();
 }

@@ -119,9 +119,9 @@ def bench_pairs():
              off - never <= max(0.3, never * 0.03))
 
 
-def pair_under(command, env=None, seconds="4"):
-    """A pair of the mixed workload under another tool."""
-    out = subprocess.run([*command, f"{O}/workloads/pairs", "mixed", "1", seconds], check=True,
+def pair_under(command, mode="mixed", env=None, seconds="4"):
+    """A pair of the workload under another tool."""
+    out = subprocess.run([*command, f"{O}/workloads/pairs", mode, "1", seconds], check=False,
                          capture_output=True, text=True, cwd=WORK,
                          env={**os.environ, **(env or {})}).stdout
     rounds = [float(line.split()[1]) for line in out.splitlines()
@@ -131,22 +131,23 @@ def pair_under(command, env=None, seconds="4"):
 
 def bench_peers():
     """heaptrack and jemalloc's own sampling, alternating."""
-    plain, peer, exact = [], [], []
-    for _ in range(3):
-        plain.append(pair_under([]))
-        peer.append(pair_under(["heaptrack", "--record-only", "-o", f"{WORK}/ht"]))
-        exact.append(pair_under([CPROF, "run", "-q", "-e", "heap", "--heap-rate", "1",
-                                 "-o", f"{WORK}/x.pb.gz", "--"]))
-    base, track, every = (statistics.median(x) for x in (plain, peer, exact))
-    show("every allocation: a pair, over plain",
-         f"{every - base:.0f} ns; heaptrack {track - base:.0f} ns", "1/3 of heaptrack",
-         (every - base) * 3 <= track - base)
+    for mode, frames in (("mixed", 6), ("deep", 26)):
+        plain, peer, exact = [], [], []
+        for _ in range(3):
+            plain.append(pair_under([], mode))
+            peer.append(pair_under(["heaptrack"], mode))
+            exact.append(pair_under([CPROF, "run", "-q", "-e", "heap", "--heap-rate", "1",
+                                     "-o", f"{WORK}/x.pb.gz", "--"], mode))
+        base, track, every = (statistics.median(x) for x in (plain, peer, exact))
+        show(f"every allocation, {frames} frames: a pair, over plain",
+             f"{every - base:.0f} ns; heaptrack {track - base:.0f} ns", "1/3 of heaptrack",
+             (every - base) * 3 <= track - base)
     env = {"LD_PRELOAD": JEMALLOC}
     own = {**env, "MALLOC_CONF": "prof:true,lg_prof_sample:19"}
     plain, peer = [], []
     for _ in range(3):
-        plain.append(pair_under([], env))
-        peer.append(pair_under([], own))
+        plain.append(pair_under([], env=env))
+        peer.append(pair_under([], env=own))
     _, on, off = toggled(("mixed", "1"), env=env)
     show("on jemalloc: hooks, over plain", f"{on - off:+.2f} ns on {off:.1f} ns", "see next",
          on - off <= 2.5)

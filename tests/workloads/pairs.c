@@ -3,7 +3,7 @@
  * What a malloc and its free cost: every 20 ms a line with the time (CLOCK_MONOTONIC, ns) and the
  * nanoseconds of a pair in the first thread.
  *
- * usage: pairs [tcache|mixed [THREADS [SECONDS]]]
+ * usage: pairs [tcache|mixed|deep [THREADS [SECONDS]]]
  */
 #include <pthread.h>
 #include <stdbool.h>
@@ -17,6 +17,7 @@
 #define ROUND_NS 20000000u
 
 static bool mixed;
+static int depth; /* of further frames below the allocations */
 static volatile bool over;
 
 static uint64_t now(void)
@@ -50,6 +51,18 @@ static __attribute__((noinline)) void mixed_pairs(unsigned count, void **slots, 
 	}
 }
 
+static __attribute__((noinline)) uint64_t deep_pairs(int frames, unsigned count, void **slots,
+						     uint64_t *state)
+{
+	volatile char room[32];
+
+	room[0] = (char)frames;
+	if (frames > 0)
+		return deep_pairs(frames - 1, count, slots, state) + (uint64_t)room[0];
+	mixed_pairs(count, slots, state);
+	return (uint64_t)room[0];
+}
+
 static void *work(void *first)
 {
 	void **slots = calloc(SLOTS, sizeof(*slots));
@@ -61,7 +74,7 @@ static void *work(void *first)
 
 		while (time < start + ROUND_NS) {
 			if (mixed)
-				mixed_pairs(batch, slots, &state);
+				deep_pairs(depth, batch, slots, &state);
 			else
 				tcache_pairs(batch);
 			pairs += batch;
@@ -84,7 +97,8 @@ int main(int argc, char **argv)
 				 (long)((seconds - (double)(time_t)seconds) * 1e9)};
 	pthread_t thread;
 
-	mixed = argc > 1 && !strcmp(argv[1], "mixed");
+	mixed = argc > 1 && strcmp(argv[1], "tcache") != 0;
+	depth = argc > 1 && !strcmp(argv[1], "deep") ? 20 : 0;
 	for (int i = 0; i < threads; i++)
 		pthread_create(&thread, NULL, work, i == 0 ? "" : NULL);
 	nanosleep(&pause, NULL);
