@@ -10,7 +10,8 @@ judge='
 import json, math, sys
 d = json.load(open(sys.argv[1]))
 stats = json.load(open(sys.argv[2]))
-said = {k: float(v) for k, v in (line.split() for line in open(sys.argv[3]))}
+words = open(sys.argv[3]).read().split()
+said = {k: float(v) for k, v in zip(words[::2], words[1::2])}
 samples = [([f["function"] for f in s["frames"]], *s["values"]) for s in d["samples"]]
 count = sum(n for _, n, _ in samples)
 total = sum(ns for _, _, ns in samples) / 1e9
