@@ -142,6 +142,10 @@ void cprof_agent_live_release(uint64_t *key);
 uint64_t *cprof_agent_live_take(uint64_t address);
 void cprof_agent_live_restore(uint64_t *key);
 
+/* seen.c. Whether this call has a stack of the table `seen`, its number; `room`: bytes from the
+ * stack pointer upwards that a record would carry. */
+bool cprof_agent_seen_find(const struct call *call, uint64_t room, uint32_t *stack);
+
 /* ring.c. A sample of the call that gave `address`; `key`: its live entry, NULL: none. */
 void cprof_agent_ring_alloc(struct call *call, uint64_t address, uint64_t *key);
 void cprof_agent_ring_short(struct call *call, uint16_t type, uint64_t address);

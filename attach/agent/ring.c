@@ -158,6 +158,32 @@ static void fill(struct cprof_agent_record *record, const struct call *call, uin
 	record->r15 = frame->r15;
 }
 
+static void count_dropped(const struct call *call)
+{
+	ADD(&SHARED->dropped, 1);
+	if (call->exact)
+		ADD(&SHARED->dropped_bytes, call->size);
+}
+
+static void put_seen(const struct call *call, uint32_t tid, uint64_t address, uint32_t stack)
+{
+	uint64_t position;
+	struct cprof_agent_record *record = reserve(true, CPROF_AGENT_RECORD_MIDDLE, &position);
+
+	if (!record) {
+		count_dropped(call);
+		return;
+	}
+	record->type = CPROF_AGENT_RECORD_SEEN;
+	record->function = (uint16_t)call->function;
+	record->tid = tid;
+	record->address = address;
+	record->id = stack;
+	record->size = call->size;
+	ADD(&SHARED->allocs, 1);
+	stamp(position, CPROF_AGENT_RECORD_MIDDLE, CPROF_AGENT_STAMP_DONE);
+}
+
 void cprof_agent_ring_alloc(struct call *call, uint64_t address, uint64_t *key)
 {
 	uint32_t tid = tid_of(call, true);
@@ -166,16 +192,19 @@ void cprof_agent_ring_alloc(struct call *call, uint64_t address, uint64_t *key)
 	uint64_t position;
 	uint64_t room;
 	uint64_t length;
+	uint32_t stack;
 	struct cprof_agent_record *record;
 
 	if (most > CPROF_AGENT_STACK_MAX)
 		most = CPROF_AGENT_STACK_MAX;
 	room = known && known < most ? known : most;
+	if (call->exact && known && cprof_agent_seen_find(call, room, &stack)) {
+		put_seen(call, tid, address, stack);
+		return;
+	}
 	record = reserve(call->exact, (uint32_t)(sizeof(*record) + room), &position);
 	if (!record) {
-		ADD(&SHARED->dropped, 1);
-		if (call->exact)
-			ADD(&SHARED->dropped_bytes, call->size);
+		count_dropped(call);
 		if (key)
 			cprof_agent_live_release(key);
 		return;
@@ -213,7 +242,6 @@ void cprof_agent_ring_short(struct call *call, uint16_t type, uint64_t address)
 	record->type = type;
 	record->function = (uint16_t)call->function;
 	record->tid = tid_of(call, false);
-	record->id = 0;
 	record->address = address;
 	if (type == CPROF_AGENT_RECORD_FREE)
 		ADD(&SHARED->frees, 1);

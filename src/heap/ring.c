@@ -71,10 +71,10 @@ static bool stuck(struct cprof_heap_ring *ring)
 static bool take(struct cprof_heap_record *record, const uint8_t *place, uint32_t length)
 {
 	struct cprof_agent_record *fixed = &record->fixed;
-	bool whole = length >= sizeof(*fixed);
+	size_t size = CPROF_MIN((size_t)length, sizeof(*fixed));
 
-	memset(fixed, 0, sizeof(*fixed));
-	memcpy(fixed, place, whole ? sizeof(*fixed) : CPROF_AGENT_RECORD_SHORT);
+	memset((uint8_t *)fixed + size, 0, sizeof(*fixed) - size);
+	memcpy(fixed, place, size);
 	fixed->length = length;
 	if (fixed->function >= CPROF_AGENT_FUNCTION_COUNT || fixed->address == 0 ||
 	    fixed->address >> 48)
@@ -83,9 +83,12 @@ static bool take(struct cprof_heap_record *record, const uint8_t *place, uint32_
 	case CPROF_AGENT_RECORD_FREE:
 	case CPROF_AGENT_RECORD_KEEP:
 		return length == CPROF_AGENT_RECORD_SHORT;
+	case CPROF_AGENT_RECORD_SEEN:
+		fixed->rate = 1;
+		return length == CPROF_AGENT_RECORD_MIDDLE && fixed->size >> 48 == 0;
 	case CPROF_AGENT_RECORD_ALLOC:
 		record->stack = place + sizeof(*fixed);
-		return whole && fixed->id && fixed->size >> 48 == 0 && fixed->rate > 0 &&
+		return size == sizeof(*fixed) && fixed->id && fixed->size >> 48 == 0 && fixed->rate > 0 &&
 		       fixed->rate <= CPROF_HEAP_RATE_MAX &&
 		       fixed->stack_length <= CPROF_AGENT_STACK_MAX &&
 		       fixed->stack_length <= length - sizeof(*fixed);
