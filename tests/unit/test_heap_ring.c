@@ -300,7 +300,13 @@ static void test_bad_records(void **state)
 		{160, CPROF_AGENT_RECORD_ALLOC, 1, 0x1000, 1, 1, UINT32_MAX},
 		{40, CPROF_AGENT_RECORD_ALLOC, 1, 0x1000, 1, 1, 0},
 		{40, CPROF_AGENT_RECORD_FREE, 1, 0x1000, 1, 1, 0},
-		{24, CPROF_AGENT_RECORD_FREE, 1, 0x1000, 1, 1, 0},
+		{16, CPROF_AGENT_RECORD_FREE, 1, 0x1000, 1, 1, 0},
+		/* stacks that were never met, and one of the wrong length */
+		{40, CPROF_AGENT_RECORD_SEEN, 100, 0x1000, 1, 1, 0},
+		{40, CPROF_AGENT_RECORD_SEEN, UINT32_MAX, 0x1000, 1, 1, 0},
+		{40, CPROF_AGENT_RECORD_SEEN, UINT64_MAX, 0x1000, 1, 1, 0},
+		{40, CPROF_AGENT_RECORD_SEEN, 0, 0x1000, UINT64_MAX, 1, 0},
+		{48, CPROF_AGENT_RECORD_SEEN, 0, 0x1000, 1, 1, 0},
 	};
 	struct sim *sim = *state;
 	struct sim_stack a;
