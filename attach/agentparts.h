@@ -18,7 +18,7 @@ struct cprof_place {
 	bool private;
 	bool shared;
 	bool taken; /* something that is not the agent's lies where its memory would be */
-	int memfd; /* a descriptor of the target that was left open, -1 none */
+	int memfd;  /* a descriptor of the target that was left open, -1 none */
 };
 /* The agent that is mapped in the target, if one is: the one at work, else one of that build, else
  * any. */
@@ -51,6 +51,11 @@ struct cprof_error *cprof_remains_clear(const struct cprof_target *target,
 					struct cprof_place *place, uint64_t *restored);
 /* Our pid as the target would see it, 0 if it would not. */
 uint32_t cprof_remains_own_pid(const struct cprof_target *target);
+
+/* --- shortcut.c ----------------------------------------------------------------------------- */
+
+/* Makes the hooks in `text` (before it is planted) jump directly to the originals in reach. */
+void cprof_agent_shorten(uint8_t *text, const struct cprof_agent_config *config, uint64_t base);
 
 /* --- agent.c -------------------------------------------------------------------------------- */
 

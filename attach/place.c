@@ -4,8 +4,8 @@
 #include <cprof/util.h>
 #include <dirent.h>
 #include <fcntl.h>
-#include <string.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 

@@ -336,8 +336,7 @@ bool cprof_held_outrank(pid_t tid)
 	if (own.sched_priority > its.sched_priority)
 		return true;
 	/* With the highest of all its wait yields to us. */
-	own.sched_priority =
-		CPROF_MIN(its.sched_priority + 1, sched_get_priority_max(SCHED_FIFO));
+	own.sched_priority = CPROF_MIN(its.sched_priority + 1, sched_get_priority_max(SCHED_FIFO));
 	return sched_setscheduler(0, SCHED_FIFO, &own) == 0;
 }
 

@@ -105,8 +105,7 @@ CPROF_AGENT_FUNCTIONS(OFFSET_OF)
 "	count %rsi\n end\n .endm\n"
 ".macro hook_RECOUNT bank, id\n begin \\bank, \\id\n filter %rdi\n shard\n"
 "	product %rsi, %rdx\n count %rax\n end\n .endm\n"
-".macro hook_FREE bank, id\n begin \\bank, \\id\n"
-"	test %rdi, %rdi\n jz 1f\n filter %rdi\n end\n .endm\n"
+".macro hook_FREE bank, id\n begin \\bank, \\id\n filter %rdi\n end\n .endm\n"
 
 ".macro hooks bank\n"
 CPROF_AGENT_FUNCTIONS(HOOK_OF)

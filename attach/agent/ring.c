@@ -5,8 +5,8 @@
 #include "agent.h"
 
 /* At rate 1, for room in the ring: longer than a profiler ever needs. */
-#define WAIT_NS 1000000000ull
-#define PAGE    4096u
+#define WAIT_NS     1000000000ull
+#define PAGE        4096u
 #define FETCH_AHEAD 512u /* bytes */
 
 static void stamp(uint64_t position, uint64_t length, uint32_t state)

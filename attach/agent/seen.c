@@ -48,7 +48,8 @@ static bool same_words(const struct cprof_agent_seen *entry, uint32_t count, con
 		uint64_t word = *(const volatile uint64_t *)&entry->words[i];
 		uint64_t place = word >> PLACE_BITS;
 
-		if (place >= room / 8 || stack[place] != word << (64 - PLACE_BITS) >> (64 - PLACE_BITS))
+		if (place >= room / 8 ||
+		    stack[place] != word << (64 - PLACE_BITS) >> (64 - PLACE_BITS))
 			return false;
 	}
 	return true;

@@ -276,7 +276,7 @@ static bool serve(struct call *call)
 	bool nested = is_nested(call);
 
 	if (shapes[call->function] == CPROF_AGENT_FREE) {
-		if (!nested)
+		if (!nested && call->frame->arguments[0])
 			forget(call, call->frame->arguments[0]);
 		return false;
 	}

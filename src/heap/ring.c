@@ -88,8 +88,8 @@ static bool take(struct cprof_heap_record *record, const uint8_t *place, uint32_
 		return length == CPROF_AGENT_RECORD_MIDDLE && fixed->size >> 48 == 0;
 	case CPROF_AGENT_RECORD_ALLOC:
 		record->stack = place + sizeof(*fixed);
-		return size == sizeof(*fixed) && fixed->id && fixed->size >> 48 == 0 && fixed->rate > 0 &&
-		       fixed->rate <= CPROF_HEAP_RATE_MAX &&
+		return size == sizeof(*fixed) && fixed->id && fixed->size >> 48 == 0 &&
+		       fixed->rate > 0 && fixed->rate <= CPROF_HEAP_RATE_MAX &&
 		       fixed->stack_length <= CPROF_AGENT_STACK_MAX &&
 		       fixed->stack_length <= length - sizeof(*fixed);
 	default:

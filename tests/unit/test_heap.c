@@ -92,7 +92,10 @@ static void test_seen(void **state)
 	sim_stack(sim, &cut, 1, 5);
 	cut.length = 64;
 	for (uint64_t i = 0; i < 6; i++) {
-		assert_true(sim_alloc(sim, i % 3 == 0 ? &a : i % 3 == 1 ? &b : &cut,
+		assert_true(sim_alloc(sim,
+				      i % 3 == 0   ? &a
+				      : i % 3 == 1 ? &b
+						   : &cut,
 				      0x1000 + 16 * i, 10));
 		cprof_heap_drain(sim->heap);
 		assert_true((sim_seen(sim, &a) != NULL) == (i >= 3));

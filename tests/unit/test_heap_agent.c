@@ -199,8 +199,7 @@ static int64_t allocs_of(struct hooked *hooked, const void *function, size_t byt
 	int64_t sum = 0;
 
 	for (size_t i = 0; i < profile->sample_count; i++) {
-		const struct cprof_profile_span *span =
-			&profile->stacks[profile->samples[i].stack];
+		const struct cprof_profile_span *span = &profile->stacks[profile->samples[i].stack];
 
 		for (uint32_t f = 0; f < span->count; f++) {
 			uint64_t address =

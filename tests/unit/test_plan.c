@@ -2,7 +2,8 @@
  *
  * What the plan makes of a slot that changes: this process plans itself, and writes its own slots.
  */
-#include "../../attach/plan.h"
+#include "../../attach/agentparts.h"
+#include "../../attach/blob.h"
 
 #include <cprof/target.h>
 #include <cprof/util.h>
@@ -224,12 +225,42 @@ static void test_ended(void **state)
 	cprof_target_destroy(dead);
 }
 
+/* Planted, a hook jumps to its original directly where that is in reach; nothing else changes. */
+static void test_shortcut(void **state)
+{
+	static uint8_t text[CPROF_AGENT_CONTROL];
+	size_t size = (size_t)(cprof_agent_blob_end - cprof_agent_blob);
+	struct cprof_agent_config config = {.originals = {{0}}};
+	const struct cprof_agent_header *blob = (const void *)cprof_agent_blob;
+	uint32_t hook = blob->hooks[2][CPROF_AGENT_F_free];
+	size_t changed = 0;
+	size_t at = 0;
+	int32_t relative;
+
+	(void)state;
+	config.originals[0][CPROF_AGENT_F_malloc] = BASE + (1ull << 31) + (1 << 20); /* too far */
+	config.originals[2][CPROF_AGENT_F_free] = BASE - 0x12345678;
+	memcpy(text, cprof_agent_blob, size);
+	cprof_agent_shorten(text, &config, BASE);
+	for (size_t i = 0; i < size; i++)
+		if (text[i] != (uint8_t)cprof_agent_blob[i]) {
+			at = changed++ ? at : i;
+			assert_in_range(i, at, at + 5);
+		}
+	assert_true(changed >= 3);
+	assert_in_range(at, hook, hook + 127);
+	assert_int_equal(text[at], 0xe9);
+	assert_int_equal(text[at + 5], 0x90);
+	memcpy(&relative, text + at + 1, sizeof(relative));
+	assert_int_equal(BASE + at + 5 + (uint64_t)(int64_t)relative, BASE - 0x12345678);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_order), cmocka_unit_test(test_changes),
 		cmocka_unit_test(test_kept),  cmocka_unit_test(test_no_bank),
-		cmocka_unit_test(test_ended),
+		cmocka_unit_test(test_ended), cmocka_unit_test(test_shortcut),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
