@@ -163,24 +163,24 @@ void cprof_tell_heap(const struct cprof_options *options, struct cprof_session *
 	cprof_session_agent_modules(session, tell_bypass, &bypass);
 	if (bypass.more)
 		cprof_note(options, "heap: nor of %zu more modules", bypass.more);
-	if (stats->heap_ended)
+	if (stats->agent_ended)
 		cprof_note(options, "heap: ended after %.1f s, what was live is unknown: %s%s",
-			   (double)stats->heap_ns / 1e9, stats->heap_problem,
+			   (double)stats->agent_ns / 1e9, stats->agent_problem,
 			   options->verb->bit == CPROF_VERB_RUN
 				   ? ": name the program, not what starts it"
 				   : "");
-	else if (stats->heap_name[1][0])
+	else if (stats->agent_name[1][0])
 		cprof_note(options,
 			   "heap: begun as %s, it ended as %s: what a program that it became by "
 			   "exec allocated is not in the profile%s",
-			   stats->heap_name[0], stats->heap_name[1],
+			   stats->agent_name[0], stats->agent_name[1],
 			   options->verb->bit == CPROF_VERB_RUN
 				   ? ": name the program, not what starts it"
 				   : "");
-	else if (stats->heap_problem[0])
+	else if (stats->agent_problem[0])
 		cprof_note(options, "heap: something may be left in the process: %s (see detach)",
-			   stats->heap_problem);
-	if (heap->gaps && !stats->heap_ended)
+			   stats->agent_problem);
+	if (heap->gaps && !stats->agent_ended)
 		cprof_note(options,
 			   "heap: the hooks were silent %llu times (this profiler was stopped): "
 			   "what was live before is unknown",
