@@ -25,6 +25,7 @@
 static pthread_mutex_t first = PTHREAD_MUTEX_INITIALIZER;
 static pthread_rwlock_t second = PTHREAD_RWLOCK_INITIALIZER;
 static atomic_bool ending;
+static int rounds; /* of a loop that takes a microsecond */
 static _Atomic uint64_t waited_ns[2];
 static _Atomic uint64_t waits[2];
 static struct {
@@ -137,13 +138,29 @@ static void *reader(void *unused)
 	return unused;
 }
 
+static void calibrate(void)
+{
+	uint64_t best = UINT64_MAX;
+
+	for (int turn = 0; turn < 20; turn++) {
+		uint64_t before = now_ns();
+		uint64_t ns;
+
+		for (volatile int i = 0; i < 100000; i++)
+			;
+		ns = now_ns() - before;
+		best = ns < best ? ns : best;
+	}
+	rounds = (int)(100000000 / best) + 1;
+}
+
 static void *hot(void *index)
 {
 	uint64_t passes = 0;
 
 	while (!ending) {
 		pthread_mutex_lock(&first);
-		for (volatile int i = 0; i < 500; i++)
+		for (volatile int i = 0; i < rounds; i++)
 			;
 		pthread_mutex_unlock(&first);
 		own[(uintptr_t)index].passes = ++passes;
@@ -203,6 +220,7 @@ int main(int argc, char **argv)
 	bool timed = strcmp(mode, "known") != 0;
 
 	count = timed ? count : 6;
+	calibrate();
 	for (int i = 0; i < count && i < THREADS; i++) {
 		pthread_mutex_init(&own[i].mutex, NULL);
 		pthread_create(&threads[i], NULL,
