@@ -131,7 +131,7 @@ static struct cprof_error *set_events(struct cprof_options *options,
 		if (!cprof_kind_find(word))
 			return cprof_usage_error(options->verb,
 						 "--%s %.*s: there is no such kind yet (there are "
-						 "cpu, cycles, heap, block, threads)",
+						 "cpu, cycles, heap, block, threads, threadcreate)",
 						 option->name, (int)CPROF_MIN(length, 64u), next);
 		options->kinds |= cprof_kind_find(word);
 		if ((options->kinds & clocks) == clocks)
@@ -237,13 +237,14 @@ const struct cprof_option cprof_option_table[] = {
 	{"thread", 0, "TID|NAME", ATTACH, "only this thread; repeatable", set_thread, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RECORD,
 	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap (puts an agent "
-	 "into the process), block\n(where threads wait), threads (one dump, at the end);\n"
-	 "repeatable",
+	 "into the process), block\n(where threads wait), threads (one dump, at the end),\n"
+	 "threadcreate (who creates threads); repeatable",
 	 set_events, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RUN,
 	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap (what lives at "
 	 "the "
-	 "end has leaked),\nblock (where threads wait); repeatable",
+	 "end has leaked),\nblock (where threads wait), threadcreate (who creates\nthreads); "
+	 "repeatable",
 	 set_events, 0, NULL},
 	{"duration", 'd', "TIME", CPROF_VERB_RECORD,
 	 "10, 1.5, 500ms, 2m; default 30 s; 0 = until Ctrl-C or\nthe process's end", set_time,

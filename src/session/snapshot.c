@@ -85,6 +85,26 @@ static struct cprof_error *perf_snapshot(struct cprof_session *session,
 	return error;
 }
 
+static struct cprof_error *births_snapshot(struct cprof_session *session,
+					   struct cprof_profile **result)
+{
+	struct cprof_session_stats stats;
+	struct cprof_naming *naming;
+	struct cprof_error *error;
+
+	pthread_mutex_lock(&session->lock);
+	error = cprof_builder_copy(session->births.builder, &naming);
+	cprof_session_tell(session, &stats);
+	pthread_mutex_unlock(&session->lock);
+	if (!error)
+		error = name(session, naming, session->births.builder);
+	if (!error)
+		cprof_naming_profile(naming)->duration_ns = (int64_t)stats.duration_ns;
+	*result = error ? NULL : cprof_naming_take(naming);
+	cprof_naming_destroy(naming);
+	return error;
+}
+
 /* What is waited for is told by names: the samples come after the naming. */
 static struct cprof_error *block_snapshot(struct cprof_session *session,
 					  struct cprof_profile **result)
@@ -205,5 +225,7 @@ struct cprof_error *cprof_session_snapshot(struct cprof_session *session, enum c
 		return heap_snapshot(session, profile);
 	if (kind == CPROF_KIND_BLOCK)
 		return block_snapshot(session, profile);
+	if (kind == CPROF_KIND_THREADCREATE)
+		return births_snapshot(session, profile);
 	return perf_snapshot(session, profile);
 }
