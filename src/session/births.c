@@ -9,7 +9,6 @@
 #include <cprof/util.h>
 #include <stdlib.h>
 
-#define PERF(session) ((session)->births.perf)
 /* Between a FORK and its sample: what is younger at the end was perhaps not sampled any more. */
 #define GRACE_NS 1000000ull
 
@@ -51,7 +50,7 @@ static void begin(struct cprof_session *session, uint64_t time)
 struct cprof_error *cprof_session_births_start(struct cprof_session *session)
 {
 	session->births.until_ns = UINT64_MAX;
-	CPROF_TRY(cprof_perf_enable(PERF(session)));
+	CPROF_TRY(cprof_perf_enable(session->births.perf));
 	if (!session->awaiting_exec)
 		begin(session, cprof_now_ns());
 	return NULL;
@@ -135,7 +134,8 @@ static void on_sample(struct cprof_session *session, const struct cprof_perf_rec
 		settle(session, birth);
 	if (!name)
 		return;
-	cprof_session_unwind(session, PERF(session), record, &session->stats.births_counts, &stack);
+	cprof_session_unwind(session, session->births.perf, record, &session->stats.births_counts,
+			     &stack);
 	count(session, record->tid, name,
 	      cprof_builder_stack(session->births.builder, NULL, 0, &stack));
 }
@@ -173,7 +173,7 @@ static void take(struct cprof_session *session, const struct cprof_perf_record *
 		break;
 	case CPROF_PERF_LOST:
 		session->births.unsure |= record->lost.records;
-		cprof_error_destroy(cprof_perf_rescan(PERF(session)));
+		cprof_error_destroy(cprof_perf_rescan(session->births.perf));
 		break;
 	case CPROF_PERF_MMAP:
 	case CPROF_PERF_SWITCH:
@@ -199,8 +199,8 @@ void cprof_session_births_drain(struct cprof_session *session, bool final)
 {
 	struct cprof_perf_stats perf;
 
-	cprof_perf_drain(PERF(session), final, on_record, session);
-	cprof_perf_stats(PERF(session), &perf);
+	cprof_perf_drain(session->births.perf, final, on_record, session);
+	cprof_perf_stats(session->births.perf, &perf);
 	pthread_mutex_lock(&session->lock);
 	session->stats.births = perf;
 	pthread_mutex_unlock(&session->lock);
@@ -212,7 +212,7 @@ void cprof_session_births_finish(struct cprof_session *session)
 	struct cprof_session_birth *next;
 
 	session->births.until_ns = cprof_now_ns();
-	cprof_perf_disable(PERF(session));
+	cprof_perf_disable(session->births.perf);
 	cprof_session_births_drain(session, true);
 	pthread_mutex_lock(&session->lock);
 	HASH_ITER(hh, session->births.open, birth, next)
@@ -234,6 +234,6 @@ void cprof_session_births_close(struct cprof_session *session)
 	{
 		settle(session, birth);
 	}
-	cprof_perf_destroy(PERF(session));
-	cprof_builder_destroy(session->births.builder);
+	cprof_perf_destroy(cprof_take(session->births.perf));
+	cprof_builder_destroy(cprof_take(session->births.builder));
 }
