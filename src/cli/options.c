@@ -365,7 +365,9 @@ const struct cprof_verb cprof_verb_table[] = {
 	{"report", CPROF_VERB_REPORT, "[VIEW] FILE [OPTION]...",
 	 "read a profile file, ours or any in pprof format",
 	 "views:\n  top     the table of `pprof -top` (default)\n"
-	 "  folded  one line a stack: root;...;leaf VALUE\n",
+	 "  folded  one line a stack: root;...;leaf VALUE\n"
+	 "  locks   of a mutex profile: the locks by how long was waited for them, who held\n"
+	 "          them, who waited; --focus and --ignore go by their names\n",
 	 cprof_verb_report},
 	{"help", CPROF_VERB_HELP, "[VERB]", "help on a verb", NULL, cprof_verb_help},
 	{NULL, CPROF_VERB_NONE, "VERB [OPTION]...",
