@@ -59,6 +59,7 @@ __attribute__((noinline)) static void create_fast(unsigned count)
 
 static void *pool(void *unused)
 {
+	pthread_setname_np(pthread_self(), "pool");
 	grow_pool(BY_POOL);
 	return unused;
 }
@@ -136,7 +137,6 @@ int main(int argc, char **argv)
 	fork_children();
 	if (pthread_create(&thread, NULL, pool, NULL))
 		return 1;
-	pthread_setname_np(thread, "pool");
 	pthread_join(thread, NULL);
 	begin = clock_ns(CLOCK_MONOTONIC);
 	create_fast(fast);
