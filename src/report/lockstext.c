@@ -246,7 +246,9 @@ struct cprof_error *cprof_report_locks_json(const struct cprof_profile *profile,
 		int failed;
 
 		fputs(i ? ",\n" : "\n", out);
-		failed = !lock || json_dumpf(lock, out, JSON_COMPACT | JSON_SORT_KEYS);
+		failed =
+			!lock || json_dumpf(lock, out,
+					    JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(6));
 		json_decref(lock);
 		if (failed && !ferror(out))
 			return cprof_error_nomem();
