@@ -2,11 +2,11 @@
  *
  * contend MODE THREADS SECONDS: locks that are held and waited for as long as is said here.
  *
- *   known    `slow` holds `first` for 20 ms, again and again, and sleeps 5 ms between; `quick` wants
- *            it all the time and holds it for 1 ms; the same for a rwlock `second` with a writer
- *            that holds it for 10 ms. At the end: what was waited, in all and of each lock.
- *   hot      threads hold one mutex for about a microsecond each time; passes a second, each 20 ms
- *   free     each thread has a mutex of its own: ns of a lock and unlock, each 20 ms
+ *   known    `slow` holds `first` for 20 ms, again and again, and sleeps 5 ms between; `quick`
+ * wants it all the time and holds it for 1 ms; the same for a rwlock `second` with a writer that
+ * holds it for 10 ms. At the end: what was waited, in all and of each lock. hot      threads hold
+ * one mutex for about a microsecond each time; passes a second, each 20 ms free     each thread has
+ * a mutex of its own: ns of a lock and unlock, each 20 ms
  */
 #include "workload.h"
 
@@ -206,7 +206,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < count && i < THREADS; i++) {
 		pthread_mutex_init(&own[i].mutex, NULL);
 		pthread_create(&threads[i], NULL,
-			       !timed                      ? known[i]
+			       !timed                     ? known[i]
 			       : strcmp(mode, "hot") == 0 ? hot
 							  : freely,
 			       (void *)(uintptr_t)i);
