@@ -22,7 +22,7 @@ _cprof_attach() {
 	else
 		case $previous in
 		-p | --pid) words=$(_cprof_attach_pids) ;;
-		-e | --event) words="cpu cycles heap mutex block threads" ;;
+		-e | --event) words="cpu cycles heap mutex block threads threadcreate" ;;
 		--mutex-side) words="holder waiter" ;;
 		--sampling) words="auto cpu-wide per-thread" ;;
 		-f | --format) words="pprof folded text json" ;;
@@ -47,7 +47,7 @@ _cprof_attach() {
 				--leak-heap -F --rate --heap-rate --debug-dir --color -q --quiet -v --verbose -h --help
 				-V --version --" ;;
 			detach) words="-p --pid --check -q --quiet -v --verbose -h --help -V --version" ;;
-			report) words="top folded -o --output -f --format --sample-index --base
+			report) words="top folded locks -o --output -f --format --sample-index --base
 				--cum -n --count --focus --ignore --by --color -q --quiet -v --verbose -h --help
 				-V --version" ;;
 			help) words="record run threads dump memtrace detach report help -h --help -V --version" ;;

@@ -364,6 +364,8 @@ struct cprof_error *cprof_contention_fill(const struct cprof_contention_rows *ro
 				  label.text ? cprof_profile_labels(profile, &label, 1) : 0,
 				  values);
 	}
+	if (side == CPROF_CONTENTION_WAITER)
+		cprof_profile_add_comment(profile, CPROF_CONTENTION_OF_WAITERS);
 	add_comments(rows, profile);
 	return cprof_profile_check(profile);
 }

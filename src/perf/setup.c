@@ -56,10 +56,22 @@ static struct cprof_error *cpus_find(struct cprof_perf *perf, size_t *count)
 	return NULL;
 }
 
-/* Switch records carry the times: they get rings of their own, where stacks cannot fill them. */
+/* Switch records carry the times, FORK records the number of births: they get rings of their own,
+ * where stacks cannot fill them. */
 static bool apart(const struct cprof_perf *perf)
 {
+	return cprof_perf_is_traced(perf);
+}
+
+static bool has_switches(const struct cprof_perf *perf)
+{
 	return perf->config.clock == CPROF_PERF_SWITCHES;
+}
+
+/* 150,000 switches a second on a CPU are 17 MB of records. Of births the stacks come in bursts. */
+static bool ring_is_large(const struct cprof_perf *perf, const struct cprof_ring *ring)
+{
+	return apart(perf) && ring->records == has_switches(perf);
 }
 
 /* Opens the dummy that owns the ring of a CPU. It wakes us when a quarter of the ring is full. */
@@ -73,7 +85,7 @@ static int owner_open(struct cprof_perf *perf, const struct cprof_ring *ring, si
 	cprof_event_attr_dummy(perf, &attr);
 	attr.wakeup_watermark = (uint32_t)(size / 4);
 	if (ring->records && perf->way == CPROF_PERF_CPU_WIDE)
-		attr.context_switch = 1;
+		attr.context_switch = has_switches(perf);
 	else if (apart(perf))
 		attr.mmap = attr.mmap2 = attr.comm = attr.comm_exec = attr.task = 0;
 	fd = cprof_event_open(&attr, pid, (int)ring->cpu);
@@ -117,8 +129,7 @@ static struct cprof_error *rings_try(struct cprof_perf *perf, size_t cpus, size_
 			return cprof_event_error(perf, -fd);
 		ring->fd = fd;
 		perf->ring_count++;
-		/* 150,000 switches a second on a CPU are 17 MB. */
-		status = cprof_ring_map(ring, ring->records ? 2 * size : size);
+		status = cprof_ring_map(ring, ring_is_large(perf, ring) ? 2 * size : size);
 		*too_big = status == -EPERM || status == -ENOMEM;
 		if (*too_big)
 			return NULL;
