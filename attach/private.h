@@ -25,7 +25,7 @@ enum cprof_tracee_phase {
 	CPROF_TRACEE_SEIZED,
 	CPROF_TRACEE_ASKED, /* to stop, but is not there yet */
 	CPROF_TRACEE_LATE,  /* did not come in time; no longer waited for */
-	CPROF_TRACEE_FREED, /* it did come, too late, and was let go at once */
+	CPROF_TRACEE_LATER, /* it did come, when the others had gone on: looked at, and let go */
 	CPROF_TRACEE_HELD,
 	CPROF_TRACEE_GONE,
 	CPROF_TRACEE_SPARED, /* never touched: it would not survive; only some of `regs` is known */
@@ -83,6 +83,8 @@ struct cprof_tracer {
 
 /* tracer.c: runs in the forked process. */
 void cprof_tracer_snapshot(struct cprof_tracer *tracer);
+/* Of one that is held. */
+void cprof_tracer_read_stack(struct cprof_tracer *tracer, struct cprof_tracee *tracee);
 
 /* process.c */
 /*

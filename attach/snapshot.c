@@ -114,7 +114,9 @@ static struct cprof_error *take_result(struct owned_snapshot *owned)
 		snapshot->count++;
 		*thread = (struct cprof_snapshot_thread){
 			.tid = tracee->tid, .state = tracee->state, .syscall = -1};
-		if (tracee->phase != CPROF_TRACEE_HELD) {
+		thread->late = tracee->phase == CPROF_TRACEE_LATER;
+		snapshot->late += thread->late;
+		if (tracee->phase != CPROF_TRACEE_HELD && !thread->late) {
 			snapshot->unstoppable++;
 			if (tracee->phase == CPROF_TRACEE_SPARED)
 				thread->syscall =

@@ -254,7 +254,7 @@ static void release(struct cprof_tracer *tracer, struct cprof_tracee *tracee)
 		ptrace(PTRACE_DETACH, tracee->tid, NULL, (long)tracee->signal);
 }
 
-/* Lets a late thread go if it has stopped by now; false if it has not. */
+/* Looks at a late thread and lets it go if it has stopped by now; false if it has not. */
 static bool release_late(struct cprof_tracer *tracer, struct cprof_tracee *tracee)
 {
 	int status;
@@ -266,11 +266,27 @@ static bool release_late(struct cprof_tracer *tracer, struct cprof_tracee *trace
 	if (got < 0)
 		return true;
 	hold(tracer, tracee, status);
+	if (tracee->phase != CPROF_TRACEE_HELD)
+		return true;
+	cprof_tracer_read_stack(tracer, tracee);
 	release(tracer, tracee);
-	/* What it did then is of another moment than the others' stacks: told as not stopped. */
-	if (tracee->phase == CPROF_TRACEE_HELD)
-		tracee->phase = CPROF_TRACEE_FREED;
+	tracee->phase = CPROF_TRACEE_LATER;
 	return true;
+}
+
+/* True while some are to be waited for. */
+static bool look_at_late(struct cprof_tracer *tracer, bool addressed)
+{
+	bool some = false;
+
+	for (size_t i = 0; i < tracer->count; i++) {
+		struct cprof_tracee *tracee = &tracer->tracees[i];
+
+		if (tracee->phase == CPROF_TRACEE_LATE && (tracee->addressed || !addressed) &&
+		    !release_late(tracer, tracee))
+			some |= cprof_procfs_state(tracer->procfd, tracee->tid) != 'D';
+	}
+	return some;
 }
 
 /*
@@ -281,14 +297,8 @@ static void release_all_late(struct cprof_tracer *tracer, bool addressed, uint64
 {
 	uint64_t end = cprof_now_ns() + limit_ns;
 
-	for (size_t i = 0; i < tracer->count; i++) {
-		struct cprof_tracee *tracee = &tracer->tracees[i];
-
-		while (tracee->phase == CPROF_TRACEE_LATE && (tracee->addressed || !addressed) &&
-		       !release_late(tracer, tracee) && cprof_now_ns() < end &&
-		       cprof_procfs_state(tracer->procfd, tracee->tid) != 'D')
-			usleep(LATE_US);
-	}
+	while (look_at_late(tracer, addressed) && cprof_now_ns() < end)
+		usleep(LATE_US);
 }
 
 void cprof_stop_release(struct cprof_tracer *tracer)

@@ -105,6 +105,21 @@ static void read_stacks(struct cprof_tracer *tracer)
 	read_batch(tracer, &batch);
 }
 
+void cprof_tracer_read_stack(struct cprof_tracer *tracer, struct cprof_tracee *tracee)
+{
+	uint64_t length = CPROF_MIN(stack_extent(tracer, tracee->regs.rsp), PIECE_MAX);
+	struct iovec remote = {(void *)(uintptr_t)tracee->regs.rsp, length};
+	struct iovec local = {tracer->pool + tracer->pool_used, length};
+	ssize_t got;
+
+	if (tracer->fault || tracer->pool_used + length > CPROF_POOL_BYTES)
+		return;
+	got = process_vm_readv(tracer->pid, &local, 1, &remote, 1, 0);
+	tracee->stack_at = tracer->pool_used;
+	tracee->stack_length = got > 0 ? (uint64_t)got : 0;
+	tracer->pool_used += tracee->stack_length;
+}
+
 /* Room for what stacks usually take, before anyone is stopped: page faults on new memory would
  * take a tenth of the pause. */
 static void prepare_pool(struct cprof_tracer *tracer)

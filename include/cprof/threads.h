@@ -61,6 +61,7 @@ struct cprof_dump_thread {
 	char name[64];
 	char state;
 	bool held; /* false: it could not be stopped, there are no frames */
+	bool late; /* seen when the others had gone on: it lacked a CPU to stop on */
 	struct cprof_wait wait;
 	struct cprof_dump_frame *frames; /* innermost first; equal stacks share them: same pointer.
 					  * Of a stack too deep the innermost and outermost are
@@ -94,6 +95,7 @@ struct cprof_dump {
 	struct cprof_dump_thread *threads; /* ascending tid */
 	size_t count;
 	size_t unstoppable;
+	size_t late;
 	struct cprof_dump_mapping *mappings; /* ascending */
 	size_t mapping_count;
 	struct cprof_deadlock *deadlocks;

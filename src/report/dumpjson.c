@@ -94,6 +94,8 @@ static json_t *thread_of(const struct cprof_dump_entry *entry)
 
 	if (thread->held)
 		object = with(object, "end", json_string(cprof_end_name(thread->end)));
+	if (thread->late)
+		object = with(object, "late", json_true());
 	if (entry->still)
 		object = with(object, "not_moved_ns", number_of(entry->still));
 	return object;

@@ -158,6 +158,24 @@ for i in 1 2 3 4; do
 done
 check "dumps at once: $bad bad" test $bad = 0
 
+# A thread that lacks a CPU to stop on is looked at when the others have gone on
+if command -v taskset >/dev/null; then
+	start taskset -c 0 sh -c 'while :; do :; done'
+	hog=$pid
+	start taskset -c 0 nice -n 15 "$O/workloads/busy_threads" 0 1
+	sleep 1
+	later=0
+	for _ in 1 2 3 4 5 6; do
+		expect 0 threads -p "$pid"
+		check "nobody is left out" test "$(grep -c 'could not be stopped' out)" = 0
+		grep -q ', seen later\]: ' out && later=$((later + 1))
+	done
+	check "some were late" test $later -ge 1
+	kill "$hog" "$pid"
+else
+	skip "no taskset"
+fi
+
 # A mutex in memory that is gone: a disturbed waiter would abort the process
 ready "$O/workloads/unmapped"
 expect 0 threads -p "$pid"
