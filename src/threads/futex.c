@@ -211,5 +211,6 @@ void cprof_futex_classify(struct cprof_look *look, size_t index, uint64_t word,
 	if (lock.shared)
 		cprof_wait_say(text, ", shared between processes");
 	if (lock.readers)
-		cprof_wait_say(text, ", %u readers have it", lock.readers);
+		cprof_wait_say(text, ", %u reader%s it", lock.readers,
+			       lock.readers == 1 ? " has" : "s have");
 }

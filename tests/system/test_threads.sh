@@ -171,7 +171,21 @@ if command -v taskset >/dev/null; then
 		grep -q ', seen later\]: ' out && later=$((later + 1))
 	done
 	check "some were late" test $later -ge 1
-	kill "$hog" "$pid"
+	kill "$pid"
+	# Those that were let go and have had no CPU yet to wait on still wait for one another. In a
+	# static program there are few names to look up meanwhile.
+	cc -O2 -static -pthread -D_GNU_SOURCE -o circle "$tests/workloads/deadlock.c" 2>cc.log ||
+		cp "$O/workloads/deadlock" circle
+	start taskset -c 0 sh -c 'while :; do :; done'
+	second=$pid
+	ready taskset -c 0 ./circle 0 40
+	sleep 1
+	for _ in 1 2 3 4 5 6; do
+		expect 0 threads -p "$pid" --no-lines --no-inlines
+		printed '^Deadlock: 2 threads'
+		printed '^Deadlock: 40 threads'
+	done
+	kill "$hog" "$second" "$pid"
 else
 	skip "no taskset"
 fi

@@ -130,7 +130,7 @@ static const struct expected {
 	{"timed-mutex", CPROF_WAIT_MUTEX, "main", "mutex in waits", "wait_timed_mutex", true, 1000},
 	{"rdlock", CPROF_WAIT_RWLOCK, "main", "rwlock in waits", "wait_rdlock", true, 0},
 	{"wrlock", CPROF_WAIT_RWLOCK, "main", "rwlock in waits", "wait_wrlock", true, 0},
-	{"readers", CPROF_WAIT_RWLOCK, NULL, ", 1 readers have it", "wait_readers", true, 0},
+	{"readers", CPROF_WAIT_RWLOCK, NULL, ", 1 reader has it", "wait_readers", true, 0},
 	{"writers-first", CPROF_WAIT_RWLOCK, "main", "heap", "wait_writers_first", true, 0},
 	{"cond", CPROF_WAIT_COND, NULL, "cond in waits", "wait_cond", true, 0},
 	{"timed-cond", CPROF_WAIT_COND, NULL, "cond in waits", "wait_timed_cond", true, 500},
