@@ -155,7 +155,8 @@ struct cprof_lock {
 	uint64_t address; /* where the object starts */
 	pid_t owner;      /* 0 unknown */
 	bool owner_gone;
-	bool shared;      /* with other processes: the owner may be in one */
+	bool shared; /* with other processes: the owner may be in one */
+	bool robust;
 	unsigned readers; /* who have an rwlock */
 };
 
