@@ -144,7 +144,7 @@ struct scan {
 	bool addressed; /* those too that signals are addressed to */
 };
 
-static bool wanted(const struct cprof_tracer *tracer, pid_t tid)
+bool cprof_stop_wanted(const struct cprof_tracer *tracer, pid_t tid)
 {
 	if (!tracer->tids)
 		return true;
@@ -187,7 +187,7 @@ static bool seize(void *context, pid_t tid)
 	struct cprof_tracer *tracer = scan->tracer;
 	struct cprof_tracee *tracee;
 
-	if (!wanted(tracer, tid))
+	if (!cprof_stop_wanted(tracer, tid))
 		return true;
 	tracee = cprof_tracee_get(tracer, tid);
 	if (!tracee) {

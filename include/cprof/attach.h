@@ -44,6 +44,7 @@ struct cprof_snapshot {
 	size_t count;
 	size_t unstoppable;  /* of them, not held (D state, vfork parent, futex gone) */
 	size_t late;         /* of them, seen after the others */
+	bool dumping_core;   /* it has crashed: nobody was stopped, `held` ones are dead */
 	uint64_t taken_ns;   /* wall clock */
 	uint64_t stopped_ns; /* longest that any thread was held: first interrupt to last release */
 	uint64_t stops;      /* ptrace stops */
@@ -52,9 +53,10 @@ struct cprof_snapshot {
 /*
  * Stops every thread, copies registers and stacks, lets them go. The target sees no EINTR: an
  * interrupted system call is restarted (DESIGN.md, Thread dump). Signals that arrive meanwhile are
- * delivered once; a process in group-stop stays in it. Errors: CPROF_DENIED with the rule (another
- * tracer, that is still there after a second, and its name; Yama; seccomp on us);
- * CPROF_NO_PROCESS when the target ends.
+ * delivered once; a process in group-stop stays in it. One that has crashed and writes its core
+ * dump is only looked at, since a stop would cut that short: PC and SP are known. Errors:
+ * CPROF_DENIED with the rule (another tracer, that is still there after a second, and its name;
+ * Yama; seccomp on us); CPROF_NO_PROCESS when the target ends.
  */
 struct cprof_error *cprof_snapshot_take(const struct cprof_target *target,
 					const struct cprof_snapshot_options *options,

@@ -96,6 +96,7 @@ struct cprof_dump {
 	size_t count;
 	size_t unstoppable;
 	size_t late;
+	bool dumping_core;                   /* it has crashed; nobody was stopped */
 	struct cprof_dump_mapping *mappings; /* ascending */
 	size_t mapping_count;
 	struct cprof_deadlock *deadlocks;

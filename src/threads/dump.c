@@ -85,6 +85,7 @@ static struct cprof_error *fill_head(struct cprof_target *target,
 	dump->stops = snapshot->stops;
 	dump->unstoppable = snapshot->unstoppable;
 	dump->late = snapshot->late;
+	dump->dumping_core = snapshot->dumping_core;
 	dump->threads =
 		cprof_keep_take(dump->memory, (snapshot->count + 1) * sizeof(*dump->threads));
 	if (!dump->threads || !dump->cmdline)

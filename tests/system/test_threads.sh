@@ -108,6 +108,35 @@ done
 kill -CONT "$stuck"
 check "and continues" wait_for 5 sh -c "! grep -q 'State:.T' /proc/$stuck/status"
 
+# A process that has crashed and whose core dump is being written: a stop would cut that short
+printf '#!/bin/sh\nsleep 3\nexec cat >%q/core\n' "$work" >keep && chmod 755 keep
+pattern=$(cat /proc/sys/kernel/core_pattern)
+ready sh -c 'ulimit -c unlimited 2>/dev/null; exec "$0"' "$O/workloads/deadlock"
+crashed=$pid
+sleep 0.3
+if is_root && (echo "|$work/keep" >/proc/sys/kernel/core_pattern) 2>/dev/null; then
+	kill -SEGV "$crashed"
+	wait_for 2 grep -q 'CoreDumping:.1' "/proc/$crashed/status"
+	echo "$pattern" >/proc/sys/kernel/core_pattern
+fi
+if grep -qs 'CoreDumping:.1' "/proc/$crashed/status"; then
+	expect 0 threads -p "$crashed"
+	printed '^crashed, its core dump is being written, 4 threads$'
+	printed '^    #[0-9]+ write_journal(\+0x[0-9a-f]+)? deadlock.c:[0-9]+ \(deadlock\)'
+	printed '^    #[0-9]+ main'
+	printed ' _start'
+	expect 0 threads -p "$crashed" --json
+	check "JSON: it has crashed" json_holds out 'd["dumping_core"] and d["stopped_ns"] == 0'
+	expect 3 record -p "$crashed" -e heap -d 0.1 -o none.pb.gz
+	said 'core dump'
+	expect 0 record -p "$crashed" -d 0.1 -o none.pb.gz
+	await "$crashed"
+	check "the core dump is whole" test "$(readelf -n core 2>&1 | grep -c 'NT_PRSTATUS')" = 4 -a \
+		"$(readelf -l core 2>&1 | grep -ci 'warning\|error')" = 0
+else
+	skip "no core dump into a pipe here"
+fi
+
 # Somebody else's target
 if is_root && command -v setpriv >/dev/null; then
 	cp "$cprof" ours

@@ -58,7 +58,7 @@ static void *innocent(void *unused)
 {
 	(void)unused;
 	for (;;)
-		usleep(100000);
+		sleep(1000);
 	return NULL;
 }
 
