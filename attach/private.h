@@ -65,7 +65,7 @@ struct cprof_tracer {
 	pid_t pid;
 	const pid_t *tids; /* only these */
 	size_t tid_count;
-	uint64_t straggler_ns;
+	uint64_t straggler_ns;             /* what is left of it, from the first stop on */
 	struct cprof_mapped_range *ranges; /* ascending */
 	size_t range_count;
 	/* in shared memory */

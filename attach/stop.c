@@ -19,6 +19,7 @@
 #define DRAIN_TRIES  50
 #define LATE_NS      1000000000ull /* for a thread that only lacks a CPU to stop on */
 #define ADDRESSED_NS 100000000ull  /* the same while others are held */
+#define LEAST_NS     1000000ull    /* for those of a further scan */
 #define LATE_US      200           /* between looks at such threads */
 
 enum cprof_stop cprof_stop_classify(int status)
@@ -117,6 +118,15 @@ static bool collect_one(struct cprof_tracer *tracer, struct cprof_tracee *tracee
 	return true;
 }
 
+/* All scans together have others held for late threads no longer than is allowed; but a thread that
+ * has just been born comes soon. */
+static void spend(struct cprof_tracer *tracer, uint64_t since_ns)
+{
+	uint64_t left = tracer->straggler_ns - CPROF_MIN(tracer->straggler_ns, since_ns);
+
+	tracer->straggler_ns = CPROF_MAX(left, LEAST_NS);
+}
+
 /*
  * One by one, since waiting for any makes the kernel look at all each time: with 10,000 threads
  * that took 2.3 s. The last first: when that one has stopped, the others have, and we slept once.
@@ -124,7 +134,8 @@ static bool collect_one(struct cprof_tracer *tracer, struct cprof_tracee *tracee
  */
 static void collect(struct cprof_tracer *tracer)
 {
-	uint64_t deadline = cprof_now_ns() + tracer->straggler_ns;
+	uint64_t begin = cprof_now_ns();
+	uint64_t deadline = begin + tracer->straggler_ns;
 	int flags = 0;
 
 	for (size_t i = tracer->count; i-- > 0;) {
@@ -136,6 +147,8 @@ static void collect(struct cprof_tracer *tracer)
 		tracee->phase = CPROF_TRACEE_LATE;
 		flags = WNOHANG;
 	}
+	if (flags)
+		spend(tracer, cprof_now_ns() - begin);
 }
 
 struct scan {
@@ -223,7 +236,7 @@ void cprof_stop_new(struct cprof_tracer *tracer, bool addressed, size_t *fresh)
 	if (!scan.fresh || tracer->fault)
 		return;
 	if (!tracer->first_stop_ns) {
-		cprof_stop_ticking(tracer->straggler_ns / 4);
+		cprof_stop_ticking(CPROF_MIN(tracer->straggler_ns / 4, LEAST_NS));
 		tracer->taken_ns = cprof_wall_ns();
 		tracer->first_stop_ns = cprof_now_ns();
 	}
