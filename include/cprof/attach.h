@@ -26,8 +26,9 @@ struct cprof_snapshot_options {
 
 struct cprof_snapshot_thread {
 	pid_t tid;
-	char state;      /* procfs's letter, read before the stop; 0 unknown */
-	bool held;       /* it was stopped: what follows is known */
+	char state; /* procfs's letter, read before the stop; 0 unknown */
+	bool held;  /* it was stopped: what follows is known */
+	bool late;  /* held, but only when the others had gone on: it lacked a CPU to stop on */
 	bool group_stop; /* it was stopped by a signal anyway, and still is */
 	int64_t syscall; /* the system call it was in, -1 none; known, with its arguments, of a
 			  * thread that was not held because it waits for a futex in unmapped
@@ -42,6 +43,8 @@ struct cprof_snapshot {
 	struct cprof_snapshot_thread *threads; /* ascending tid */
 	size_t count;
 	size_t unstoppable;  /* of them, not held (D state, vfork parent, futex gone) */
+	size_t late;         /* of them, seen after the others */
+	bool dumping_core;   /* it has crashed: nobody was stopped, `held` ones are dead */
 	uint64_t taken_ns;   /* wall clock */
 	uint64_t stopped_ns; /* longest that any thread was held: first interrupt to last release */
 	uint64_t stops;      /* ptrace stops */
@@ -50,9 +53,10 @@ struct cprof_snapshot {
 /*
  * Stops every thread, copies registers and stacks, lets them go. The target sees no EINTR: an
  * interrupted system call is restarted (DESIGN.md, Thread dump). Signals that arrive meanwhile are
- * delivered once; a process in group-stop stays in it. Errors: CPROF_DENIED with the rule (another
- * tracer, that is still there after a second, and its name; Yama; seccomp on us);
- * CPROF_NO_PROCESS when the target ends.
+ * delivered once; a process in group-stop stays in it. One that has crashed and writes its core
+ * dump is only looked at, since a stop would cut that short: PC and SP are known. Errors:
+ * CPROF_DENIED with the rule (another tracer, that is still there after a second, and its name;
+ * Yama; seccomp on us); CPROF_NO_PROCESS when the target ends.
  */
 struct cprof_error *cprof_snapshot_take(const struct cprof_target *target,
 					const struct cprof_snapshot_options *options,
@@ -67,9 +71,14 @@ void cprof_snapshot_destroy(struct cprof_snapshot *snapshot);
  */
 struct cprof_agent;
 
+/* What is hooked; bits. */
+enum cprof_agent_kind { CPROF_AGENT_KIND_HEAP = 1, CPROF_AGENT_KIND_LOCKS = 2 };
+
 struct cprof_agent_options {
-	uint64_t heap_rate; /* mean bytes between samples, 1 every allocation, 0: 512 KiB */
-	uint64_t seed;      /* 0: random; for tests */
+	unsigned kinds;      /* 0: the heap */
+	uint64_t heap_rate;  /* mean bytes between samples, 1 every allocation, 0: 512 KiB */
+	uint32_t lock_every; /* one in so many contentions is timed, 0: as many as are cheap */
+	uint64_t seed;       /* 0: random; for tests */
 };
 
 /* How far one module of the target is covered. */
@@ -82,8 +91,9 @@ enum cprof_agent_cover {
 struct cprof_agent_module {
 	const char *path; /* safe to show */
 	enum cprof_agent_cover cover;
-	uint32_t slots;     /* patched */
-	const char *reason; /* "carries an allocator of its own (je_malloc)", …; NULL */
+	uint32_t slots;      /* patched: of allocators … */
+	uint32_t lock_slots; /* … and of locks */
+	const char *reason;  /* "carries an allocator of its own (je_malloc)", …; NULL */
 };
 
 struct cprof_agent_stats {
@@ -113,6 +123,8 @@ struct cprof_error *cprof_agent_create(struct cprof_target *target,
 /* Writes the heartbeat, notices modules that have come, and slots that were bound anew: to be
  * called about ten times a second. Stops a thread only when something has to be patched. */
 struct cprof_error *cprof_agent_tick(struct cprof_agent *agent);
+/* Hooks more kinds; errors as above, with what was hooked before untouched. */
+struct cprof_error *cprof_agent_add(struct cprof_agent *agent, unsigned kinds);
 /* Switches off, restores every slot, unmaps. The shared area stays readable for us. Harmless when
  * done twice, and when the target has ended. */
 struct cprof_error *cprof_agent_detach(struct cprof_agent *agent);

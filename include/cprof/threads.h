@@ -9,6 +9,7 @@
 #include <cprof/attach.h>
 #include <cprof/error.h>
 #include <cprof/profile.h>
+#include <cprof/source.h>
 #include <cprof/target.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -61,6 +62,7 @@ struct cprof_dump_thread {
 	char name[64];
 	char state;
 	bool held; /* false: it could not be stopped, there are no frames */
+	bool late; /* seen when the others had gone on: it lacked a CPU to stop on */
 	struct cprof_wait wait;
 	struct cprof_dump_frame *frames; /* innermost first; equal stacks share them: same pointer.
 					  * Of a stack too deep the innermost and outermost are
@@ -94,6 +96,8 @@ struct cprof_dump {
 	struct cprof_dump_thread *threads; /* ascending tid */
 	size_t count;
 	size_t unstoppable;
+	size_t late;
+	bool dumping_core;                   /* it has crashed; nobody was stopped */
 	struct cprof_dump_mapping *mappings; /* ascending */
 	size_t mapping_count;
 	struct cprof_deadlock *deadlocks;
@@ -119,5 +123,25 @@ void cprof_dump_destroy(struct cprof_dump *dump);
 /* The dump as a profile of type threads/count, labels thread, tid, wait. */
 struct cprof_error *cprof_dump_profile(const struct cprof_dump *dump,
 				       struct cprof_profile **profile);
+
+/*
+ * The threads as often as one likes, stopping none: procfs and memory as they are, the one a moment
+ * after the other. What is kept between two lists makes the next one cheap: a thread that has not
+ * run since is not looked at again, but for who has the lock that it waits for.
+ */
+struct cprof_thread_list;
+struct cprof_thread_list_options {
+	const char *debug_dir;
+	/* What a thread that runs was last seen in, safe to show; NULL unknown. */
+	void (*top)(void *context, pid_t tid, char *text, size_t size);
+	void *context;
+};
+/* The target is not owned. */
+struct cprof_error *cprof_thread_list_create(struct cprof_target *target,
+					     const struct cprof_thread_list_options *options,
+					     struct cprof_thread_list **list);
+void cprof_thread_list_destroy(struct cprof_thread_list *list);
+struct cprof_error *cprof_thread_list_read(struct cprof_thread_list *list,
+					   struct cprof_source_threads **threads);
 
 #endif

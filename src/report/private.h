@@ -6,6 +6,7 @@
 #define CPROF_REPORT_PRIVATE_H
 
 #include <cprof/report.h>
+#include <regex.h>
 #include <stddef.h>
 
 /* --- units.c: numbers as pprof writes them ------------------------------------------------- */
@@ -26,6 +27,8 @@ void cprof_units_percent(int64_t value, int64_t total, char text[32]);
 /* The index of the wanted value type (a name or number; NULL: the default one, else the last). */
 struct cprof_error *cprof_select_type(const struct cprof_profile *profile, const char *wanted,
 				      size_t *index);
+/* A usage error, which names the option, if it is no regular expression. */
+struct cprof_error *cprof_select_compile(const char *option, const char *text, regex_t *regex);
 /* One flag a sample: whether focus and ignore let it through. The caller frees. */
 struct cprof_error *cprof_select_samples(const struct cprof_profile *profile,
 					 const struct cprof_report_options *options,

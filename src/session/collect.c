@@ -64,6 +64,13 @@ static struct cprof_session_thread *get_thread(struct cprof_session *session, pi
 	return thread;
 }
 
+uint32_t cprof_session_last_stack(struct cprof_session *session, pid_t tid)
+{
+	const struct cprof_session_thread *thread = find_thread(session, tid);
+
+	return thread ? thread->last_stack : 0;
+}
+
 struct cprof_error *cprof_session_scan_threads(struct cprof_session *session)
 {
 	CPROF_AUTO_FREE pid_t *tids = NULL;
@@ -174,21 +181,25 @@ static void on_sample(struct cprof_session *session, const struct cprof_perf_rec
 	struct cprof_stack stack = {.frames = session->frames,
 				    .capacity = CPROF_COUNT(session->frames)};
 	int64_t values[2] = {1, (int64_t)record->sample.period};
+	uint32_t labels;
+	uint32_t id;
 
 	if (!thread || !thread->wanted)
 		return;
 	cprof_session_unwind(session, session->perf, record, &session->stats.cpu, &stack);
-	cprof_profile_add(cprof_builder_profile(session->builder),
-			  cprof_builder_stack(session->builder, record->sample.kernel_chain,
-					      record->sample.kernel_count, &stack),
-			  thread_labels(session, thread), values);
+	id = cprof_builder_stack(session->builder, record->sample.kernel_chain,
+				 record->sample.kernel_count, &stack);
+	labels = thread_labels(session, thread);
+	cprof_profile_add(cprof_builder_profile(session->builder), id, labels, values);
+	if (session->live)
+		cprof_session_live_sample(session, record, thread, id, labels);
 }
 
 /* --- everything else ----------------------------------------------------------------------- */
 
 static void flush_unwinder(struct cprof_session *session)
 {
-	if (session->heap) /* its unwinder is ours */
+	if (session->heap) /* its unwinder is ours, as is that of contention */
 		cprof_heap_flush(session->heap);
 	else if (session->unwinder->ops->flush)
 		session->unwinder->ops->flush(session->unwinder);
@@ -202,6 +213,8 @@ bool cprof_session_map_main(struct cprof_session *session)
 		known &= cprof_builder_map_main(session->builder);
 	if (session->block_builder)
 		known &= cprof_builder_map_main(session->block_builder);
+	if (session->births.builder)
+		known &= cprof_builder_map_main(session->births.builder);
 	return known;
 }
 
@@ -211,6 +224,8 @@ static void map_in_all(struct cprof_session *session, const struct cprof_region 
 		cprof_builder_map(session->builder, region);
 	if (session->block_builder)
 		cprof_builder_map(session->block_builder, region);
+	if (session->births.builder)
+		cprof_builder_map(session->births.builder, region);
 }
 
 static void on_mmap(struct cprof_session *session, const struct cprof_perf_record *record)
@@ -232,7 +247,7 @@ static void on_mmap(struct cprof_session *session, const struct cprof_perf_recor
 static void on_exec(struct cprof_session *session)
 {
 	if (!session->awaiting_exec)
-		cprof_session_heap_lose(session, CPROF_SESSION_EXEC);
+		cprof_session_agent_lose(session, CPROF_SESSION_EXEC);
 	session->awaiting_exec = false;
 	cprof_error_destroy(cprof_target_reload(session->target));
 	cprof_error_destroy(cprof_space_refresh(session->space));

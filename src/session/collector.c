@@ -9,6 +9,7 @@
 #include <math.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 
 /* How long the collector sleeps: short until the first sample, then long enough to work in batches
@@ -18,6 +19,7 @@
  * a seventh of the samples was lost, at this priority none. It needs little time. */
 #define COLLECTOR_NICE (-10)
 #define TICK_MS        100
+#define MARGIN_MS      1 /* what is younger is left in its ring, see perf.c */
 /* CPU time is told in ticks of 10 ms, and is read at another moment than the events. */
 #define CPU_SLACK_NS 50000000ull
 
@@ -32,6 +34,8 @@ static void drain_samples(struct cprof_session *session, bool final)
 	pthread_mutex_lock(&session->lock);
 	session->stats.perf = stats;
 	session->stats.cpu.lost = stats.lost;
+	if (session->live)
+		cprof_session_live_drained(session);
 	pthread_mutex_unlock(&session->lock);
 }
 
@@ -41,6 +45,8 @@ static void drain(struct cprof_session *session)
 		drain_samples(session, false);
 	if (session->switches)
 		cprof_session_block_drain(session, false);
+	if (session->births.perf)
+		cprof_session_births_drain(session, false);
 }
 
 /* Events can go away: the kernel takes a user's from a program that gains privileges by exec or
@@ -71,8 +77,10 @@ static int wait_ms(const struct cprof_session *session)
 
 	if (session->perf || session->switches)
 		wait = session->stats.attach_ns ? TICK_MS : TICK_FIRST_MS;
-	if (session->config.kinds & CPROF_KIND_HEAP)
-		wait = session->heap_wait_ms;
+	else if (session->births.perf) /* whose first may be far */
+		wait = TICK_MS;
+	if (session->config.kinds & CPROF_SESSION_AGENT)
+		wait = session->agent_wait_ms;
 	return wait;
 }
 
@@ -86,13 +94,15 @@ static void finish(struct cprof_session *session)
 	}
 	if (session->switches)
 		cprof_session_block_finish(session);
+	if (session->births.perf)
+		cprof_session_births_finish(session);
 	pthread_mutex_lock(&session->lock);
 	count_unseen(session, cpu_ns);
 	session->ended_ns = cprof_now_ns();
 	session->ended = !cprof_target_alive(session->target);
 	pthread_mutex_unlock(&session->lock);
-	if (session->config.kinds & CPROF_KIND_HEAP)
-		cprof_session_heap_finish(session);
+	if (session->config.kinds & CPROF_SESSION_AGENT)
+		cprof_session_agent_finish(session);
 }
 
 /* A ring whose task is gone stays readable: when it is, and has nothing new, only the timer
@@ -107,28 +117,31 @@ static void *collect(void *context)
 	struct cprof_session *session = context;
 	int perf_fd = session->perf ? cprof_perf_fd(session->perf) : -1;
 	int switches_fd = session->switches ? cprof_perf_fd(session->switches) : -1;
+	int births_fd = session->births.perf ? cprof_perf_fd(session->births.perf) : -1;
 	uint64_t drained_ns = 0;
-	struct pollfd fds[4] = {
+	struct pollfd fds[5] = {
 		{.fd = session->stop_fd, .events = POLLIN},
 		{.fd = cprof_target_pidfd(session->target), .events = POLLIN},
 		{.fd = perf_fd, .events = POLLIN},
 		{.fd = switches_fd, .events = POLLIN},
+		{.fd = births_fd, .events = POLLIN},
 	};
 
 	setpriority(PRIO_PROCESS, 0, COLLECTOR_NICE); /* of this thread; may be refused */
 	for (;;) {
 		uint64_t samples = session->stats.cpu.samples;
 		uint64_t switches = session->stats.block.switches;
+		uint64_t births = session->stats.births_counts.samples;
 		int woken = poll(fds, CPROF_COUNT(fds), wait_ms(session));
 
 		if (woken < 0 && errno != EINTR)
 			break;
 		if (woken > 0 && (fds[0].revents || fds[1].revents))
 			break;
-		if (session->config.kinds & CPROF_KIND_HEAP)
-			cprof_session_heap_work(session);
+		if (session->config.kinds & CPROF_SESSION_AGENT)
+			cprof_session_agent_work(session);
 		/* The agent's ring may want us much oftener than this. */
-		if (!fds[2].revents && !fds[3].revents &&
+		if (!fds[2].revents && !fds[3].revents && !fds[4].revents &&
 		    cprof_now_ns() < drained_ns + TICK_FIRST_MS * 1000000ull)
 			continue;
 		drain(session);
@@ -136,14 +149,19 @@ static void *collect(void *context)
 		fds[2].fd = watched(perf_fd, &fds[2], samples == session->stats.cpu.samples);
 		fds[3].fd =
 			watched(switches_fd, &fds[3], switches == session->stats.block.switches);
+		/* Births come in bursts that fill a ring before anything in it is old enough. */
+		if (fds[4].revents && births == session->stats.births_counts.samples)
+			poll(NULL, 0, MARGIN_MS);
 	}
-	finish(session);
+	if (!__atomic_load_n(&session->pausing, __ATOMIC_RELAXED))
+		finish(session);
 	return NULL;
 }
 
 /* Signals are for the main thread, but for those that an instruction of this one raises: a file
  * that shrinks under an image raises SIGBUS, which the image floor handles. */
-struct cprof_error *cprof_session_collect(struct cprof_session *session)
+struct cprof_error *cprof_session_spawn(pthread_t *thread, void *(*run)(void *context),
+					void *context)
 {
 	static const int own[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP};
 	sigset_t all;
@@ -154,10 +172,29 @@ struct cprof_error *cprof_session_collect(struct cprof_session *session)
 	for (size_t i = 0; i < CPROF_COUNT(own); i++)
 		sigdelset(&all, own[i]);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	error = pthread_create(&session->collector, NULL, collect, session);
+	error = pthread_create(thread, NULL, run, context);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (error)
-		return cprof_error_errno(CPROF_FAILED, error, NULL, "starting a thread");
+	return error ? cprof_error_errno(CPROF_FAILED, error, NULL, "starting a thread") : NULL;
+}
+
+struct cprof_error *cprof_session_collect(struct cprof_session *session)
+{
+	CPROF_TRY(cprof_session_spawn(&session->collector, collect, session));
 	session->collecting = true;
 	return NULL;
+}
+
+bool cprof_session_pause(struct cprof_session *session)
+{
+	eventfd_t ignored;
+
+	if (!session->collecting)
+		return false;
+	__atomic_store_n(&session->pausing, true, __ATOMIC_RELAXED);
+	eventfd_write(session->stop_fd, 1);
+	pthread_join(session->collector, NULL);
+	eventfd_read(session->stop_fd, &ignored);
+	__atomic_store_n(&session->pausing, false, __ATOMIC_RELAXED);
+	session->collecting = !session->ended_ns;
+	return session->collecting;
 }

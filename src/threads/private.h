@@ -6,6 +6,7 @@
 #ifndef CPROF_THREADS_PRIVATE_H
 #define CPROF_THREADS_PRIVATE_H
 
+#include <cprof/areas.h>
 #include <cprof/attach.h>
 #include <cprof/threads.h>
 #include <time.h>
@@ -44,14 +45,11 @@ struct cprof_areas {
 	size_t described_capacity;
 };
 
+/* `snapshot`: whose stacks lie where; NULL: not known. */
 struct cprof_error *cprof_areas_init(const struct cprof_target *target,
 				     const struct cprof_snapshot *snapshot,
 				     struct cprof_areas *areas);
 void cprof_areas_deinit(struct cprof_areas *areas);
-/* "heap", "stack of thread 12", "queue_lock+0x8 in service", "/usr/bin/service+0x4a80", … Symbols
- * are looked for in a bounded number of calls. */
-void cprof_areas_describe(struct cprof_areas *areas, struct cprof_space *space, uint64_t address,
-			  char *text, size_t size);
 
 /* --- fds.c, sockets.c: what a file descriptor is -------------------------------------------- */
 
@@ -100,7 +98,9 @@ struct cprof_look {
 	struct cprof_fds fds;
 	struct cprof_tid_pair *tids; /* of all threads, ascending inner; when first asked for */
 	size_t tid_count;
-	unsigned tid_reads; /* how often they have been read */
+	unsigned tid_reads;    /* how often they have been read */
+	uint64_t settle_until; /* threads of a circle are waited for so long; 0: none was looked at
+				*/
 };
 
 /* Reads memory as thread `index` saw it: from its stack as copied, else from the target now. */
@@ -153,7 +153,8 @@ struct cprof_lock {
 	uint64_t address; /* where the object starts */
 	pid_t owner;      /* 0 unknown */
 	bool owner_gone;
-	bool shared;      /* with other processes: the owner may be in one */
+	bool shared; /* with other processes: the owner may be in one */
+	bool robust;
 	unsigned readers; /* who have an rwlock */
 };
 

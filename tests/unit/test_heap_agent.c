@@ -34,6 +34,7 @@ static void create(struct hooked *hooked, uint64_t rate)
 	assert_null(cprof_space_create(hooked->target, sim->modules, &sim->space));
 	assert_null(cprof_space_refresh(sim->space));
 	assert_null(cprof_unwinder_cfi.create(sim->space, &sim->unwinder));
+	assert_null(cprof_agent_bounds_create(&sim->bounds));
 	sim_start(sim, NULL);
 }
 
@@ -45,6 +46,7 @@ static void destroy(struct hooked *hooked)
 	for (unsigned i = 0; i < THREADS * THREADS; i++)
 		free(hooked->held[i / THREADS][i % THREADS]);
 	cprof_heap_destroy(sim->heap);
+	cprof_agent_bounds_destroy(sim->bounds);
 	sim->unwinder->ops->destroy(sim->unwinder);
 	cprof_space_destroy(sim->space);
 	cprof_modules_destroy(sim->modules);
