@@ -5,7 +5,9 @@
  *    CAP_BPF): no descriptor per thread, no cost per context switch, short threads are seen; four
  *    clocks out of step share the rate, so that a target's own rhythm is not met in one place;
  *  - per thread: one inherited event per (thread, CPU), all of a CPU redirected into one ring.
- * Records of all rings arrive merged by time.
+ * Records of all rings arrive merged by time. Each CPU's come in the order they were written: one
+ * that tells of a birth, an end or a mapping can be younger in its place than its time says, by a
+ * sample that interrupted its writing.
  */
 #ifndef CPROF_PERF_H
 #define CPROF_PERF_H

@@ -205,6 +205,9 @@ static struct cprof_error *error_denied(int errnum)
 {
 	long disabled = cprof_perf_setting("/proc/sys/kernel/unprivileged_bpf_disabled", 0);
 
+	if (errnum == EMFILE || errnum == ENFILE)
+		return cprof_error_errno(CPROF_FAILED, errnum, "raise ulimit -n",
+					 "CPU-wide sampling");
 	return cprof_error_errno(CPROF_DENIED, errnum,
 				 "run as root, or with CAP_PERFMON and CAP_BPF",
 				 "CPU-wide sampling: the BPF filter cannot be loaded "

@@ -328,6 +328,9 @@ struct cprof_error *cprof_event_error(const struct cprof_perf *perf, int errnum)
 		return cprof_error_create(CPROF_NO_PROCESS, NULL, "process %d has ended", (int)pid);
 	case ENOMEM:
 		return cprof_error_nomem();
+	case EMFILE:
+		return cprof_error_errno(CPROF_FAILED, errnum, "raise ulimit -n", "sampling pid %d",
+					 (int)pid);
 	}
 	return cprof_error_errno(CPROF_FAILED, errnum, NULL, "sampling pid %d", (int)pid);
 }

@@ -82,8 +82,9 @@ static struct cprof_error *ways_open(struct cprof_perf *perf)
 	if (way != CPROF_PERF_AUTO)
 		return way_open(perf, way);
 	error = way_open(perf, CPROF_PERF_CPU_WIDE);
-	if (!error)
-		return NULL;
+	/* Without descriptors the other way, which needs more, is no help. */
+	if (!error || error->errnum == EMFILE || error->errnum == ENFILE)
+		return error;
 	perf->way_reason = strdup(error->message);
 	cprof_error_destroy(error);
 	way_close(perf);

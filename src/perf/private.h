@@ -151,6 +151,9 @@ long cprof_perf_setting(const char *path, long missing);
 /* setup.c: opens the dummy event and the ring of each CPU that is online. */
 struct cprof_error *cprof_rings_open(struct cprof_perf *perf);
 void cprof_rings_close(struct cprof_perf *perf);
+/* Has the process allowed so many descriptors, and some for everything else, which is added; false
+ * if no more than `*allowed` can be had. */
+bool cprof_descriptors_raise(size_t *total, uint64_t *allowed);
 
 /* tracefs.c: a tracepoint's number, by its name as in "task/task_newtask". */
 struct cprof_error *cprof_tracepoint_find(const char *name, uint64_t *id);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 
 #define RING_DEFAULT (4u << 20)
 #define RING_MIN     (64u << 10)  /* an eighth of it is the smallest useful stack dump */
@@ -13,6 +14,9 @@
 #define RINGS_TOTAL  (64u << 20)
 #define CPUS_ONLINE  "/sys/devices/system/cpu/online"
 #define CPUS_MAX     65536
+/* Of each CPU when stack dumps are resized: two rings, a gate, old and new clocks. */
+#define DESCRIPTORS_CPU   16
+#define DESCRIPTORS_SPARE 128 /* for everything else we open */
 
 /* Fills perf->cpus from a list like "0-3,8"; returns how many, 0 if it cannot be read. */
 static size_t cpus_read(struct cprof_perf *perf)
@@ -163,11 +167,29 @@ static struct cprof_error *rings_fit(struct cprof_perf *perf, size_t cpus)
 				 cprof_perf_setting("/proc/sys/kernel/perf_event_mlock_kb", 0));
 }
 
+bool cprof_descriptors_raise(size_t *total, uint64_t *allowed)
+{
+	struct rlimit limit;
+	struct rlimit more;
+
+	*total += DESCRIPTORS_SPARE;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= *total)
+		return true;
+	*allowed = limit.rlim_max;
+	more = (struct rlimit){*total, CPROF_MAX(*total, limit.rlim_max)};
+	return setrlimit(RLIMIT_NOFILE, &more) == 0;
+}
+
 struct cprof_error *cprof_rings_open(struct cprof_perf *perf)
 {
+	size_t descriptors;
+	uint64_t allowed;
 	size_t cpus;
 
 	CPROF_TRY(cpus_find(perf, &cpus));
+	/* Where that is not allowed, fewer may do: opening tells. */
+	descriptors = cpus * DESCRIPTORS_CPU;
+	cprof_descriptors_raise(&descriptors, &allowed);
 	perf->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (perf->epoll < 0)
 		return cprof_error_errno(CPROF_FAILED, errno, NULL, "epoll_create");
