@@ -31,7 +31,8 @@
 #define CPUS      1024
 #define SECOND    1000000000ull
 #define RATE      499
-#define CODE_SIZE 256 /* of a function whose samples are told apart */
+#define BIRTH_NS  60000000 /* CPU time of each of many threads */
+#define CODE_SIZE 256      /* of a function whose samples are told apart */
 
 struct tally {
 	uint64_t samples;
@@ -130,7 +131,7 @@ static inline void child_busy(void)
 	burn(100 * SECOND);
 }
 
-/* Threads of 60 ms are born all the time, while others run. */
+/* Threads of BIRTH_NS are born all the time, while others run. */
 static inline void child_births(void)
 {
 	pthread_t threads[3];
@@ -140,9 +141,15 @@ static inline void child_births(void)
 
 		if (round >= 3)
 			pthread_join(*thread, NULL);
-		if (pthread_create(thread, NULL, burn_thread, (void *)(uintptr_t)60000000))
+		if (pthread_create(thread, NULL, burn_thread, (void *)(uintptr_t)BIRTH_NS))
 			_exit(1);
 	}
+}
+
+/* As many threads as that much CPU time takes, half of them at least. */
+static inline bool births_were_seen(uint64_t cpu_ns, size_t threads)
+{
+	return threads >= cpu_ns / BIRTH_NS / 2;
 }
 
 static pid_t spawn(void (*body)(void), uid_t uid)
