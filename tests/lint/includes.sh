@@ -13,7 +13,7 @@ floors=(
 	"agent_abi agent attach"
 	"profile source builder"
 	"threads heap locks memtrace"
-	"pprof"
+	"pprof listing"
 	"report"
 	"session"
 	"cli"
