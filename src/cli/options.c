@@ -13,6 +13,7 @@
 
 static const char *const formats[] = {"pprof", "folded", "text", "json", NULL};
 static const char *const ways[] = {"auto", "cpu-wide", "per-thread", NULL};
+static const char *const sides[] = {"holder", "waiter", NULL};
 static const char *const colors[] = {"auto", "always", "never", NULL};
 static const char *const bys[] = {"function", "line", "address", NULL};
 
@@ -164,6 +165,15 @@ static struct cprof_error *set_rate(struct cprof_options *options,
 	return NULL;
 }
 
+static struct cprof_error *set_mutex_rate(struct cprof_options *options,
+					  const struct cprof_option *option, const char *argument)
+{
+	if (!cprof_parse_number(argument, 1, CPROF_AGENT_LOCK_EVERY, &options->mutex_rate))
+		return cprof_usage_error(options->verb, "--%s %s: not a number from 1 to %u",
+					 option->name, argument, CPROF_AGENT_LOCK_EVERY);
+	return NULL;
+}
+
 static struct cprof_error *set_block_rate(struct cprof_options *options,
 					  const struct cprof_option *option, const char *argument)
 {
@@ -236,14 +246,14 @@ const struct cprof_option cprof_option_table[] = {
 	{"pid", 'p', "PID", CPROF_VERB_NONE, NULL, set_pids, 0, NULL},
 	{"thread", 0, "TID|NAME", ATTACH, "only this thread; repeatable", set_thread, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RECORD,
-	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap (puts an agent "
-	 "into the process), block\n(where threads wait), threads (one dump, at the end);\n"
+	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap and mutex (put an "
+	 "agent into the process),\nblock (where threads wait), threads (one dump, at the\nend); "
 	 "repeatable",
 	 set_events, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RUN,
 	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap (what lives at "
 	 "the "
-	 "end has leaked),\nblock (where threads wait); repeatable",
+	 "end has leaked),\nmutex (who makes whom wait), block (where threads wait);\nrepeatable",
 	 set_events, 0, NULL},
 	{"duration", 'd', "TIME", CPROF_VERB_RECORD,
 	 "10, 1.5, 500ms, 2m; default 30 s; 0 = until Ctrl-C or\nthe process's end", set_time,
@@ -277,6 +287,12 @@ const struct cprof_option cprof_option_table[] = {
 	{"block-rate", 0, "N", TAKE,
 	 "stacks per second of all waits, default 2000; the others\nare stood for; 0 = all",
 	 set_block_rate, 0, NULL},
+	{"mutex-rate", 0, "N", TAKE,
+	 "time one in N waits for a lock, which then stands for N;\ndefault: as many as are cheap",
+	 set_mutex_rate, 0, NULL},
+	{"mutex-side", 0, "SIDE", TAKE,
+	 "charge whoever unlocked while others waited: holder\n(default), or who waited: waiter",
+	 set_choice, AT(mutex_side), sides},
 	{"sampling", 0, "WAY", TAKE, "auto (default), cpu-wide (needs privilege) or per-thread",
 	 set_choice, AT(way), ways},
 	{"output", 'o', "FILE", TAKE,
