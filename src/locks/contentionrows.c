@@ -27,7 +27,7 @@ static int by_delay(const void *a, const void *b)
 
 /* Looking for symbols takes long: the most important locks come first, others perhaps the next
  * time; until then they are told by their addresses. */
-static struct cprof_error *name_locks(struct cprof_contention *contention,
+static struct cprof_error *name_locks(struct cprof_contention *contention, bool named,
 				      struct cprof_contention_rows *rows)
 {
 	const struct cprof_target *target = cprof_space_target(contention->config.space);
@@ -41,7 +41,7 @@ static struct cprof_error *name_locks(struct cprof_contention *contention,
 	if (contention->lock_count)
 		memcpy(sorted, contention->locks, contention->lock_count * sizeof(*sorted));
 	qsort(sorted, contention->lock_count, sizeof(*sorted), by_delay);
-	if (target) /* it may have ended: then there is nothing to look at */
+	if (target && named) /* it may have ended: then there is nothing to look at */
 		cprof_error_destroy(cprof_areas_create(target, &areas));
 	for (size_t i = 0; i < contention->lock_count; i++) {
 		struct cprof_contention_lock *lock = sorted[i];
@@ -155,8 +155,8 @@ static bool add_lost(const struct cprof_contention *contention, struct cprof_con
 	return add_row(rows, row);
 }
 
-struct cprof_error *cprof_contention_rows(struct cprof_contention *contention, uint64_t now,
-					  struct cprof_contention_rows **result)
+static struct cprof_error *make_rows(struct cprof_contention *contention, uint64_t now, bool named,
+				     struct cprof_contention_rows **result)
 {
 	struct cprof_contention_rows *rows = calloc(1, sizeof(*rows));
 	struct cprof_error *error = NULL;
@@ -165,7 +165,7 @@ struct cprof_error *cprof_contention_rows(struct cprof_contention *contention, u
 	if (!rows || contention->no_memory)
 		error = cprof_error_nomem();
 	if (!error)
-		error = name_locks(contention, rows);
+		error = name_locks(contention, named, rows);
 	if (!error && !(add_accounts(contention, rows) && add_going_on(contention, now, rows) &&
 			add_lost(contention, rows)))
 		error = cprof_error_nomem();
@@ -176,6 +176,18 @@ struct cprof_error *cprof_contention_rows(struct cprof_contention *contention, u
 	rows->started_ns = contention->started_ns;
 	*result = rows;
 	return NULL;
+}
+
+struct cprof_error *cprof_contention_rows(struct cprof_contention *contention, uint64_t now,
+					  struct cprof_contention_rows **rows)
+{
+	return make_rows(contention, now, true, rows);
+}
+
+struct cprof_error *cprof_contention_mark(struct cprof_contention *contention, uint64_t now,
+					  struct cprof_contention_rows **rows)
+{
+	return make_rows(contention, now, false, rows);
 }
 
 void cprof_contention_rows_destroy(struct cprof_contention_rows *rows)

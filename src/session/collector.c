@@ -44,6 +44,11 @@ static void drain(struct cprof_session *session)
 		drain_samples(session, false);
 	if (session->switches)
 		cprof_session_block_drain(session, false);
+	if (session->live) {
+		pthread_mutex_lock(&session->lock);
+		cprof_session_live_mark(session);
+		pthread_mutex_unlock(&session->lock);
+	}
 }
 
 /* Events can go away: the kernel takes a user's from a program that gains privileges by exec or
