@@ -71,6 +71,9 @@ void cprof_block_renamed(struct cprof_block *block, pid_t tid);
 void cprof_block_exec(struct cprof_block *block, pid_t tid);
 /* Records were lost: whoever waits may have run meanwhile. */
 void cprof_block_lost(struct cprof_block *block);
+/* Where there are more threads than `most`, those that ended long ago become one, "[ended
+ * threads]". Nothing of the sums changes. True: rows made before do not compare with later ones. */
+bool cprof_block_fold(struct cprof_block *block, size_t most);
 void cprof_block_stats(const struct cprof_block *block, struct cprof_block_stats *stats);
 
 /* What there is to tell, waits that go on until `now` included. */

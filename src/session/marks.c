@@ -7,8 +7,9 @@
 
 #include <cprof/util.h>
 
-#define MARK_NS   2000000000ull
-#define ROWS_MOST (1u << 20) /* of all marks: some tens of megabytes */
+#define MARK_NS      2000000000ull
+#define THREADS_MOST 8192
+#define ROWS_MOST    (1u << 20) /* of all marks: some tens of megabytes */
 
 static struct cprof_live_mark *mark_at(struct cprof_session_live *live, uint64_t index)
 {
@@ -60,6 +61,16 @@ void cprof_session_live_mark(struct cprof_session *session)
 	live->mark_rows += count_rows(mark);
 	while (live->mark_rows > ROWS_MOST && live->first_mark + 1 < live->next_mark)
 		forget_oldest(live);
+}
+
+/* A program may start a thread for every request. */
+void cprof_session_live_waits(struct cprof_session *session)
+{
+	if (!cprof_block_fold(session->block, THREADS_MOST))
+		return;
+	cprof_live_forget_marks(session->live);
+	session->live->marked_ns = 0;
+	cprof_session_live_mark(session);
 }
 
 /* The last mark before a time that has rows of a kind; NULL: there is none so early. */

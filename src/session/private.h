@@ -172,6 +172,7 @@ void cprof_session_live_sample(struct cprof_session *session,
 			       struct cprof_session_thread *thread, uint32_t stack,
 			       uint32_t labels);
 void cprof_session_live_drained(struct cprof_session *session);
+void cprof_session_live_waits(struct cprof_session *session);
 void cprof_session_live_mark(struct cprof_session *session);
 /* Leaves what came in the last `window_ns` (0: all) before `until` in the rows of waits or of
  * contention; `*from` is then when it began. False without memory. */
