@@ -388,6 +388,9 @@ static bool try_all(const struct choice *choice, struct cprof_held *held)
 
 bool cprof_held_take(struct cprof_remote *remote, struct cprof_held *held)
 {
+	/* It is as good as ended, and must not be interrupted at that. */
+	if (cprof_procfs_dumping_core(remote->procfd))
+		return cprof_held_fail(held, CPROF_REMOTE_GONE, 0);
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		struct choice choice = {.remote = remote};
 

@@ -13,7 +13,7 @@ _cprof_attach() {
 	local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
 	local verb=${COMP_WORDS[1]} words="" take
 
-	take="--thread -e --event -d --duration -F --rate --heap-rate --block-min --block-rate --sampling -o --output -f --format
+	take="--thread -e --event -d --duration -F --rate --heap-rate --block-min --block-rate --mutex-rate --mutex-side --sampling -o --output -f --format
 		--stats --snapshot-every --unwinder --debug-dir --no-inlines --no-lines --no-kernel
 		--color -q --quiet -v --verbose -h --help -V --version"
 	COMPREPLY=()
@@ -22,7 +22,8 @@ _cprof_attach() {
 	else
 		case $previous in
 		-p | --pid) words=$(_cprof_attach_pids) ;;
-		-e | --event) words="cpu cycles heap block threads" ;;
+		-e | --event) words="cpu cycles heap mutex block threads threadcreate" ;;
+		--mutex-side) words="holder waiter" ;;
 		--sampling) words="auto cpu-wide per-thread" ;;
 		-f | --format) words="pprof folded text json" ;;
 		--unwinder) words="cfi fp libunwind" ;;
@@ -33,7 +34,7 @@ _cprof_attach() {
 			mapfile -t COMPREPLY < <(compgen -d -- "$current")
 			return
 			;;
-		-d | --duration | -F | --rate | --heap-rate | --block-min | --block-rate | --thread | --snapshot-every | --watch | -n | --count | --lines | -i | --interval | --leak-threads | --leak-heap | \
+		-d | --duration | -F | --rate | --heap-rate | --block-min | --block-rate | --mutex-rate | --thread | --snapshot-every | --watch | -n | --count | --lines | -i | --interval | --leak-threads | --leak-heap | \
 			--sample-index | --focus | --ignore) return ;;
 		*)
 			case $verb in
@@ -46,7 +47,7 @@ _cprof_attach() {
 				--leak-heap -F --rate --heap-rate --debug-dir --color -q --quiet -v --verbose -h --help
 				-V --version --" ;;
 			detach) words="-p --pid --check -q --quiet -v --verbose -h --help -V --version" ;;
-			report) words="top tree peek list traces folded -o --output -f --format --sample-index --base --source-path
+			report) words="top tree peek list traces folded locks -o --output -f --format --sample-index --base --source-path
 				--cum -n --count --focus --ignore --by --color -q --quiet -v --verbose -h --help
 				-V --version" ;;
 			help) words="record run threads dump memtrace detach report help -h --help -V --version" ;;

@@ -282,7 +282,10 @@ struct cprof_agent_bucket {
  * Contention. A thread that finds its lock taken is timed, one in `every` of its bucket's: it then
  * has an entry in the bucket until it has the lock. Whoever unlocks while there are entries for the
  * lock is charged with what they have waited since the last who was (`charged_ns`), and leaves its
- * record's id. `waiting` of a bucket counts entries: an unlock looks there only.
+ * record's id. Where a lock is let go and taken again by others over and over while somebody waits
+ * for it, charging each of them would cost more than the lock: an entry that has been charged is
+ * left alone for SLICE ns, and while nobody sleeps on a mutex. `waiting` of a bucket counts entries
+ * that were never charged (lower 8 bits) and the others: an unlock looks there only.
  */
 #define CPROF_AGENT_LOCK_BITS    10
 #define CPROF_AGENT_LOCK_BUCKETS (1u << CPROF_AGENT_LOCK_BITS)
@@ -290,6 +293,7 @@ struct cprof_agent_bucket {
 #define CPROF_AGENT_LOCK_WAYS    8u
 #define CPROF_AGENT_LOCK_TIMED   64u /* by so many the agent doubles `every` by itself */
 #define CPROF_AGENT_LOCK_EVERY   (1u << 20)
+#define CPROF_AGENT_LOCK_SLICE   100000ull
 #define CPROF_AGENT_LOCK_BUSY    1ull
 #define CPROF_AGENT_LOCK_LEFT    UINT64_MAX /* in `charged_ns`: the thread has the lock */
 
@@ -304,7 +308,12 @@ struct cprof_agent_wait {
 	uint64_t charged_ns;
 	uint64_t unlock; /* id of the UNLOCK record charged last, 0 none */
 	uint32_t weight; /* `every` when it was chosen */
-	uint32_t tid;
+	uint32_t state;  /* enum cprof_agent_wait_state */
+};
+enum cprof_agent_wait_state {
+	CPROF_AGENT_WAIT_FRESH,
+	CPROF_AGENT_WAIT_CHARGED,
+	CPROF_AGENT_WAIT_OVER,
 };
 
 #define CPROF_AGENT_LOCK_RING_SIZE (512u << 10)
@@ -379,7 +388,7 @@ struct cprof_agent_shared {
 	uint64_t lock_full;     /* … or in the bucket */
 	uint64_t lock_failures; /* records without a stack */
 	/* the rest, each at its own page */
-	uint8_t waiting[CPROF_AGENT_LOCK_BUCKETS] __attribute__((aligned(4096)));
+	uint16_t waiting[CPROF_AGENT_LOCK_BUCKETS] __attribute__((aligned(4096)));
 	struct cprof_agent_lock_rate lock_rates[CPROF_AGENT_LOCK_BUCKETS];
 	struct cprof_agent_wait lock_waits[CPROF_AGENT_LOCK_BUCKETS][CPROF_AGENT_LOCK_WAYS]
 		__attribute__((aligned(4096)));

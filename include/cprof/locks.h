@@ -161,7 +161,9 @@ size_t cprof_contention_rows_count(const struct cprof_contention_rows *rows);
  * Adds one side to a named profile in which the stacks' ids are good: types as Go's mutex profile,
  * label `lock`, and for each of the locks that were waited for longest a comment:
  *   lock "LABEL": contentions 812, delay 123456789 ns, longest 4567890 ns, waiters f 61%; g 39%
+ * Where the stacks are those of the waiters another comment says so.
  */
+#define CPROF_CONTENTION_OF_WAITERS "stacks are of those that waited"
 struct cprof_error *cprof_contention_fill(const struct cprof_contention_rows *rows,
 					  enum cprof_contention_side side,
 					  struct cprof_profile *profile);

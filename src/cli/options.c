@@ -130,10 +130,11 @@ static struct cprof_error *set_events(struct cprof_options *options,
 		length = strcspn(next, ",");
 		snprintf(word, sizeof(word), "%.*s", (int)CPROF_MIN(length, sizeof(word)), next);
 		if (!cprof_kind_find(word))
-			return cprof_usage_error(options->verb,
-						 "--%s %.*s: there is no such kind yet (there are "
-						 "cpu, cycles, heap, block, threads)",
-						 option->name, (int)CPROF_MIN(length, 64u), next);
+			return cprof_usage_error(
+				options->verb,
+				"--%s %.*s: there is no such kind yet (there are "
+				"cpu, cycles, heap, mutex, block, threads, threadcreate)",
+				option->name, (int)CPROF_MIN(length, 64u), next);
 		options->kinds |= cprof_kind_find(word);
 		if ((options->kinds & clocks) == clocks)
 			return cprof_usage_error(options->verb,
@@ -247,13 +248,14 @@ const struct cprof_option cprof_option_table[] = {
 	{"thread", 0, "TID|NAME", ATTACH, "only this thread; repeatable", set_thread, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RECORD,
 	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap and mutex (put an "
-	 "agent into the process),\nblock (where threads wait), threads (one dump, at the\nend); "
-	 "repeatable",
+	 "agent into the process),\nblock (where threads wait), threads (one dump, at the\nend), "
+	 "threadcreate (who creates threads); repeatable",
 	 set_events, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RUN,
 	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap (what lives at "
 	 "the "
-	 "end has leaked),\nmutex (who makes whom wait), block (where threads wait);\nrepeatable",
+	 "end has leaked),\nmutex (who makes whom wait), block (where threads wait),\n"
+	 "threadcreate (who creates threads); repeatable",
 	 set_events, 0, NULL},
 	{"duration", 'd', "TIME", CPROF_VERB_RECORD,
 	 "10, 1.5, 500ms, 2m; default 30 s; 0 = until Ctrl-C or\nthe process's end", set_time,
@@ -387,7 +389,9 @@ const struct cprof_verb cprof_verb_table[] = {
 	 "  peek REGEX  those that match\n"
 	 "  list REGEX  source lines of the functions that match, with their cost\n"
 	 "  traces      every stack with its labels\n"
-	 "  folded      one line a stack: root;...;leaf VALUE\n",
+	 "  folded      one line a stack: root;...;leaf VALUE\n"
+	 "  locks       of a mutex profile: the locks by how long was waited for them, who\n"
+	 "              held them, who waited; --focus and --ignore go by their names\n",
 	 cprof_verb_report},
 	{"help", CPROF_VERB_HELP, "[VERB]", "help on a verb", NULL, cprof_verb_help},
 	{NULL, CPROF_VERB_NONE, "VERB [OPTION]...",

@@ -51,6 +51,16 @@ struct cprof_session {
 	uint64_t block_begun_ns; /* 0: not yet */
 	uint64_t block_until_ns; /* what happened before has been told */
 
+	/* With THREADCREATE; all but `perf` under the lock. */
+	struct cprof_session_births {
+		struct cprof_perf *perf;
+		struct cprof_builder *builder;
+		struct cprof_session_birth *open; /* hash by creator */
+		uint64_t begun_ns;                /* 0: not yet */
+		uint64_t until_ns;
+		bool unsure; /* FORK records were lost */
+	} births;
+
 	/* With HEAP or MUTEX; these under both locks but for reading. */
 	struct cprof_agent *agent;
 	struct cprof_agent_bounds *bounds;
@@ -106,6 +116,13 @@ struct cprof_error *cprof_session_block_open(struct cprof_session *session);
 void cprof_session_block_start(struct cprof_session *session);
 void cprof_session_block_drain(struct cprof_session *session, bool final);
 void cprof_session_block_finish(struct cprof_session *session);
+
+/* births.c */
+struct cprof_error *cprof_session_births_open(struct cprof_session *session);
+struct cprof_error *cprof_session_births_start(struct cprof_session *session);
+void cprof_session_births_drain(struct cprof_session *session, bool final);
+void cprof_session_births_finish(struct cprof_session *session);
+void cprof_session_births_close(struct cprof_session *session);
 
 /* agent.c */
 /* Plants the agent, or has it hook what has been added to the kinds. */

@@ -79,6 +79,8 @@ struct cprof_builder *cprof_session_builder(struct cprof_session *session, enum 
 {
 	if (kind == CPROF_KIND_HEAP)
 		return session->heap ? cprof_heap_builder(session->heap) : NULL;
+	if (kind == CPROF_KIND_THREADCREATE)
+		return session->births.builder;
 	if (kind == CPROF_KIND_MUTEX)
 		return session->contention ? cprof_contention_builder(session->contention) : NULL;
 	return kind == CPROF_KIND_BLOCK ? session->block_builder : session->builder;
@@ -117,6 +119,26 @@ static struct cprof_error *perf_snapshot(struct cprof_session *session, bool unn
 		}
 		error = cprof_profile_check(profile);
 	}
+	*result = error ? NULL : cprof_naming_take(naming);
+	cprof_naming_destroy(naming);
+	return error;
+}
+
+static struct cprof_error *births_snapshot(struct cprof_session *session, bool unnamed,
+					   struct cprof_profile **result)
+{
+	struct cprof_session_stats stats;
+	struct cprof_naming *naming;
+	struct cprof_error *error;
+
+	pthread_mutex_lock(&session->lock);
+	error = cprof_builder_copy(session->births.builder, &naming);
+	cprof_session_tell(session, &stats);
+	pthread_mutex_unlock(&session->lock);
+	if (!error)
+		error = cprof_session_name(session, CPROF_KIND_THREADCREATE, naming, unnamed);
+	if (!error)
+		cprof_naming_profile(naming)->duration_ns = (int64_t)stats.duration_ns;
 	*result = error ? NULL : cprof_naming_take(naming);
 	cprof_naming_destroy(naming);
 	return error;
@@ -291,5 +313,7 @@ struct cprof_error *cprof_session_snapshot(struct cprof_session *session, enum c
 		return mutex_snapshot(session, window_ns, unnamed, profile);
 	if (kind == CPROF_KIND_BLOCK)
 		return block_snapshot(session, window_ns, unnamed, profile);
+	if (kind == CPROF_KIND_THREADCREATE)
+		return births_snapshot(session, unnamed, profile);
 	return perf_snapshot(session, unnamed, profile);
 }
