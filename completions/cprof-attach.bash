@@ -29,7 +29,7 @@ _cprof_attach() {
 		--unwinder) words="cfi fp libunwind" ;;
 		--color) words="auto always never" ;;
 		--by) words="function line address" ;;
-		-o | --output | --stats | --base) ;;
+		-o | --output | --stats | --base | --source-path) ;;
 		--debug-dir)
 			mapfile -t COMPREPLY < <(compgen -d -- "$current")
 			return
@@ -47,7 +47,7 @@ _cprof_attach() {
 				--leak-heap -F --rate --heap-rate --debug-dir --color -q --quiet -v --verbose -h --help
 				-V --version --" ;;
 			detach) words="-p --pid --check -q --quiet -v --verbose -h --help -V --version" ;;
-			report) words="top folded locks -o --output -f --format --sample-index --base
+			report) words="top tree peek list traces folded locks -o --output -f --format --sample-index --base --source-path
 				--cum -n --count --focus --ignore --by --color -q --quiet -v --verbose -h --help
 				-V --version" ;;
 			help) words="record run threads dump memtrace detach report help -h --help -V --version" ;;

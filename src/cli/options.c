@@ -335,6 +335,9 @@ const struct cprof_option cprof_option_table[] = {
 	 NULL},
 	{"base", 0, "FILE", CPROF_VERB_REPORT, "subtract this profile: what has come since",
 	 set_text, AT(base), NULL},
+	{"source-path", 0, "DIRS", CPROF_VERB_REPORT,
+	 "where source files are, for list; ':' between directories", set_text, AT(source_path),
+	 NULL},
 	{"cum", 0, NULL, CPROF_VERB_REPORT, "sort by cum instead of flat", set_flag, AT(cum), NULL},
 	{"count", 'n', "N", CPROF_VERB_REPORT, "so many rows; 0 = all", set_rows, 0, NULL},
 	{"focus", 0, "REGEX", CPROF_VERB_REPORT, "only stacks with a matching name", set_text,
@@ -381,10 +384,14 @@ const struct cprof_verb cprof_verb_table[] = {
 	 "remove what a killed profiler left in a process", NULL, cprof_verb_detach},
 	{"report", CPROF_VERB_REPORT, "[VIEW] FILE [OPTION]...",
 	 "read a profile file, ours or any in pprof format",
-	 "views:\n  top     the table of `pprof -top` (default)\n"
-	 "  folded  one line a stack: root;...;leaf VALUE\n"
-	 "  locks   of a mutex profile: the locks by how long was waited for them, who held\n"
-	 "          them, who waited; --focus and --ignore go by their names\n",
+	 "views:\n  top         the table of `pprof -top` (default)\n"
+	 "  tree        functions with their callers and callees\n"
+	 "  peek REGEX  those that match\n"
+	 "  list REGEX  source lines of the functions that match, with their cost\n"
+	 "  traces      every stack with its labels\n"
+	 "  folded      one line a stack: root;...;leaf VALUE\n"
+	 "  locks       of a mutex profile: the locks by how long was waited for them, who\n"
+	 "              held them, who waited; --focus and --ignore go by their names\n",
 	 cprof_verb_report},
 	{"help", CPROF_VERB_HELP, "[VERB]", "help on a verb", NULL, cprof_verb_help},
 	{NULL, CPROF_VERB_NONE, "VERB [OPTION]...",

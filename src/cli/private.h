@@ -84,6 +84,7 @@ struct cprof_options {
 
 	const char *sample_index;
 	const char *base;
+	const char *source_path;
 	const char *focus;
 	const char *ignore;
 	uint64_t rows; /* UINT64_MAX: the default */

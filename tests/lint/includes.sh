@@ -13,7 +13,7 @@ floors=(
 	"agent_abi agent agent_ring attach"
 	"profile source builder"
 	"areas threads heap locks memtrace"
-	"pprof"
+	"pprof listing"
 	"report"
 	"session"
 	"cli"
