@@ -24,7 +24,7 @@ OWNFLAGS  := -std=gnu11 -D_GNU_SOURCE -DCPROF_VERSION='"$(VERSION)"' -Iinclude -
              -fstack-protector-strong -pthread $(SANFLAGS)
 OWNLIBS   := -liberty -llzma -lm -pthread
 
-SOURCES   := $(filter-out src/cli/main.c,$(wildcard src/*/*.c attach/*.c))
+SOURCES   := $(filter-out src/cli/main.c,$(wildcard src/*/*.c tui/*.c attach/*.c))
 OBJECTS   := $(SOURCES:%.c=$(O)/%.o) $(O)/gen/profile.pb-c.o $(O)/attach/agent/blob.o
 UNIT      := $(patsubst tests/unit/%.c,$(O)/tests/%,$(wildcard tests/unit/test_*.c))
 
@@ -159,7 +159,7 @@ fuzz: $(FUZZERS)
 	done
 
 # --- lint --------------------------------------------------------------------------------------
-CODE    := $(wildcard include/cprof/*.h src/*/*.[ch] attach/*.[ch] attach/agent/*.[ch] tests/unit/*.c tests/fuzz/*.c tests/workloads/*.c)
+CODE    := $(wildcard include/cprof/*.h src/*/*.[ch] tui/*.[ch] attach/*.[ch] attach/agent/*.[ch] tests/unit/*.c tests/fuzz/*.c tests/workloads/*.c)
 SCRIPTS := .ci/run $(wildcard tests/*.sh tests/*/*.sh)
 
 lint: SHELL := /bin/bash
@@ -168,7 +168,7 @@ lint: all
 	$(Q)tests/lint/includes.sh
 	$(Q)tests/lint/sizes.sh
 	$(Q)shellcheck -x -P SCRIPTDIR $(SCRIPTS)
-	$(Q)set -o pipefail; clang-tidy --quiet --warnings-as-errors='*' $(filter-out %.h,$(wildcard src/*/*.c attach/*.c)) -- \
+	$(Q)set -o pipefail; clang-tidy --quiet --warnings-as-errors='*' $(filter-out %.h,$(wildcard src/*/*.c tui/*.c attach/*.c)) -- \
 		$(filter-out -W%,$(OWNFLAGS)) $$(cat $(O)/cflags) 2>&1 | sed '/warnings* generated/d'
 
 # --- installing --------------------------------------------------------------------------------
