@@ -17,7 +17,7 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' $(1) $(2))
 comma := ,
 
-PACKAGES  := libdw libelf libunwind-ptrace libunwind-generic libprotobuf-c zlib jansson ncursesw
+PACKAGES  := libdw libelf capstone libunwind-ptrace libunwind-generic libprotobuf-c zlib jansson ncursesw
 WARNINGS  := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith
 SANFLAGS  := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
 OWNFLAGS  := -std=gnu11 -D_GNU_SOURCE -DCPROF_VERSION='"$(VERSION)"' -Iinclude -I$(O)/gen $(WARNINGS) \
@@ -190,9 +190,9 @@ uninstall:
 
 # --- packages ----------------------------------------------------------------------------------
 DEBIAN := gcc g++ libc6-dev make pkg-config binutils libdw-dev libelf-dev libunwind-dev libprotobuf-c-dev \
-          protobuf-c-compiler zlib1g-dev liblzma-dev libiberty-dev libjansson-dev libncurses-dev uthash-dev
+          protobuf-c-compiler zlib1g-dev liblzma-dev libiberty-dev libjansson-dev libncurses-dev uthash-dev libcapstone-dev
 FEDORA := gcc gcc-c++ make pkgconf binutils elfutils-devel libunwind-devel protobuf-c-devel protobuf-c-compiler \
-          zlib-devel xz-devel binutils-devel jansson-devel ncurses-devel uthash-devel
+          zlib-devel xz-devel binutils-devel jansson-devel ncurses-devel uthash-devel capstone-devel
 DEBIAN_CHECK := libcmocka-dev dwz xz-utils golang-go python3 redis-server redis-tools procps man-db zsh fish gdb strace elfutils \
                 libjemalloc2 libgoogle-perftools4 musl-tools
 FEDORA_CHECK := libcmocka-devel dwz xz golang python3 redis procps-ng man-db zsh fish gdb strace elfutils \

@@ -33,6 +33,16 @@ uint32_t cprof_builder_map(struct cprof_builder *builder, const struct cprof_reg
 uint32_t cprof_builder_stack(struct cprof_builder *builder, const void *kernel, size_t kernel_count,
 			     const struct cprof_stack *stack);
 
+/* For a session that runs for days: only these samples stay, with `values`; what they do not need
+ * is forgotten. Every id of the profile changes but those of mappings: those of the samples and of
+ * `references` (stacks and labels in use elsewhere) are set to the new ones. After an error all is
+ * as it was but for these two lists. */
+struct cprof_error *cprof_builder_compact(struct cprof_builder *builder,
+					  struct cprof_profile_sample *samples,
+					  const int64_t *values, size_t count,
+					  struct cprof_profile_sample *references,
+					  size_t reference_count);
+
 /*
  * Naming takes long and must not keep the collector waiting: a copy of the profile and of what is
  * needed to name it is taken under the caller's lock, named without it, and what was learnt is
@@ -40,12 +50,25 @@ uint32_t cprof_builder_stack(struct cprof_builder *builder, const void *kernel, 
  */
 struct cprof_naming;
 struct cprof_error *cprof_builder_copy(struct cprof_builder *builder, struct cprof_naming **naming);
+/* The same with some samples only, and what they need: their ids are set to those of the copy.
+ * `values` NULL: no samples, only their stacks and labels. */
+struct cprof_error *cprof_builder_pick(struct cprof_builder *builder,
+				       struct cprof_profile_sample *samples, const int64_t *values,
+				       size_t count, struct cprof_naming **naming);
+/* Some locations that nobody has tried to name, `most` of them from number `*from` on, which is
+ * moved on; NULL: there are none. */
+struct cprof_error *cprof_builder_pick_unnamed(struct cprof_builder *builder, size_t *from,
+					       size_t most, struct cprof_naming **naming);
+/* How many locations of the copy could be named and are not. */
+size_t cprof_naming_unnamed(const struct cprof_naming *naming);
 /* The copy, for samples to be added before it is named. Ids of the builder's profile (stacks,
  * labels, strings) are good in it too. */
 struct cprof_profile *cprof_naming_profile(struct cprof_naming *naming);
 /* `flags`: CPROF_NAMES_*. `*kernel_unnamed` is set when kernel addresses found no name. */
 struct cprof_error *cprof_naming_run(struct cprof_naming *naming, unsigned flags,
 				     bool *kernel_unnamed);
+/* Instead of that: what has no name yet keeps its address. */
+void cprof_naming_leave(struct cprof_naming *naming);
 /* Under the lock again: names that were found serve later copies too. */
 void cprof_naming_give_back(struct cprof_naming *naming, struct cprof_builder *builder);
 /* Hands the named copy over; the rest still has to be destroyed. */

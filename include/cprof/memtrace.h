@@ -64,6 +64,7 @@ struct cprof_memtrace_line {
  * name and by the modules that carry them. */
 struct cprof_error *cprof_memtrace_classify(const struct cprof_profile *profile,
 					    struct cprof_memtrace_cpu *cpu);
+void cprof_memtrace_cpu_add(struct cprof_memtrace_cpu *sum, const struct cprof_memtrace_cpu *more);
 /* The allocator's share of CPU time, 0 to 1: malloc side, free side, and the kernel's work inside
  * of them. */
 double cprof_memtrace_share(const struct cprof_memtrace_cpu *cpu);
@@ -104,5 +105,11 @@ struct cprof_error *cprof_memtrace_step(struct cprof_memtrace *memtrace, uint64_
 					const struct cprof_heap_stats *heap,
 					const struct cprof_memtrace_process *process,
 					struct cprof_memtrace_line *line, unsigned *warnings);
+/* The same with what cprof_memtrace_classify() says since the attach. */
+struct cprof_error *cprof_memtrace_step_cpu(struct cprof_memtrace *memtrace, uint64_t now_ns,
+					    const struct cprof_memtrace_cpu *cpu,
+					    const struct cprof_heap_stats *heap,
+					    const struct cprof_memtrace_process *process,
+					    struct cprof_memtrace_line *line, unsigned *warnings);
 
 #endif

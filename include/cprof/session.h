@@ -50,6 +50,8 @@ struct cprof_session_config {
 	bool no_kernel;
 	bool no_inlines;
 	bool no_lines;
+	bool live;       /* somebody watches: the source has all of its calls, and what is kept is
+			  * bounded: of what was long ago, small stacks become one */
 	bool await_exec; /* `run`: discard what comes before the target's exec; the agent waits for
 			  * cprof_session_plant() */
 };

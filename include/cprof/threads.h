@@ -9,6 +9,7 @@
 #include <cprof/attach.h>
 #include <cprof/error.h>
 #include <cprof/profile.h>
+#include <cprof/source.h>
 #include <cprof/target.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -119,5 +120,25 @@ void cprof_dump_destroy(struct cprof_dump *dump);
 /* The dump as a profile of type threads/count, labels thread, tid, wait. */
 struct cprof_error *cprof_dump_profile(const struct cprof_dump *dump,
 				       struct cprof_profile **profile);
+
+/*
+ * The threads as often as one likes, stopping none: procfs and memory as they are, the one a moment
+ * after the other. What is kept between two lists makes the next one cheap: a thread that has not
+ * run since is not looked at again, but for who has the lock that it waits for.
+ */
+struct cprof_thread_list;
+struct cprof_thread_list_options {
+	const char *debug_dir;
+	/* What a thread that runs was last seen in, safe to show; NULL unknown. */
+	void (*top)(void *context, pid_t tid, char *text, size_t size);
+	void *context;
+};
+/* The target is not owned. */
+struct cprof_error *cprof_thread_list_create(struct cprof_target *target,
+					     const struct cprof_thread_list_options *options,
+					     struct cprof_thread_list **list);
+void cprof_thread_list_destroy(struct cprof_thread_list *list);
+struct cprof_error *cprof_thread_list_read(struct cprof_thread_list *list,
+					   struct cprof_source_threads **threads);
 
 #endif

@@ -109,6 +109,21 @@ static struct cprof_memtrace_cpu difference(const struct cprof_memtrace_cpu *now
 	};
 }
 
+void cprof_memtrace_cpu_add(struct cprof_memtrace_cpu *sum, const struct cprof_memtrace_cpu *more)
+{
+	sum->malloc_ns += more->malloc_ns;
+	sum->free_ns += more->free_ns;
+	sum->kernel_ns += more->kernel_ns;
+	sum->other_ns += more->other_ns;
+	sum->samples += more->samples;
+	sum->inside_ns += more->inside_ns;
+	sum->faults_ns += more->faults_ns;
+	sum->wait_ns += more->wait_ns;
+	sum->slow_ns += more->slow_ns;
+	sum->glibc_ns += more->glibc_ns;
+	sum->foreign_ns += more->foreign_ns;
+}
+
 static void account_cpu(struct cprof_memtrace *memtrace, struct cprof_memtrace_line *line)
 {
 	static const struct cprof_memtrace_cpu nothing;
@@ -194,13 +209,25 @@ struct cprof_error *cprof_memtrace_step(struct cprof_memtrace *memtrace, uint64_
 					const struct cprof_memtrace_process *process,
 					struct cprof_memtrace_line *line, unsigned *warnings)
 {
+	struct cprof_memtrace_cpu total;
+
+	CPROF_TRY(cprof_memtrace_classify(cpu, &total));
+	return cprof_memtrace_step_cpu(memtrace, now_ns, &total, heap, process, line, warnings);
+}
+
+struct cprof_error *cprof_memtrace_step_cpu(struct cprof_memtrace *memtrace, uint64_t now_ns,
+					    const struct cprof_memtrace_cpu *cpu,
+					    const struct cprof_heap_stats *heap,
+					    const struct cprof_memtrace_process *process,
+					    struct cprof_memtrace_line *line, unsigned *warnings)
+{
 	*line = (struct cprof_memtrace_line){
 		.number = memtrace->lines + 1,
 		.since_attach_ns = less(now_ns, memtrace->config.started_ns),
 		.clock_ns = less(now_ns, memtrace->last_ns),
 		.process = *process,
+		.cpu_total = *cpu,
 	};
-	CPROF_TRY(cprof_memtrace_classify(cpu, &line->cpu_total));
 	account_cpu(memtrace, line);
 	if (heap)
 		account_heap(memtrace, heap, line);

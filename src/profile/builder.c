@@ -176,3 +176,28 @@ uint32_t cprof_builder_stack(struct cprof_builder *builder, const void *kernel, 
 		builder->locations[count++] = cprof_profile_marker(profile, marker);
 	return cprof_profile_stack(profile, builder->locations, count);
 }
+
+/* --- forgetting ---------------------------------------------------------------------------- */
+
+struct cprof_error *cprof_builder_compact(struct cprof_builder *builder,
+					  struct cprof_profile_sample *samples,
+					  const int64_t *values, size_t count,
+					  struct cprof_profile_sample *references,
+					  size_t reference_count)
+{
+	struct cprof_picked picked = {.references = references, .reference_count = reference_count};
+	struct cprof_profile *less;
+	struct cprof_error *error;
+
+	CPROF_TRY(cprof_profile_create(&less));
+	error = cprof_profile_pick(builder->profile, samples, values, count, less, &picked);
+	free(picked.origins);
+	if (error) {
+		cprof_profile_destroy(less);
+		return error;
+	}
+	cprof_profile_destroy(builder->profile);
+	builder->profile = less;
+	builder->generation++;
+	return NULL;
+}

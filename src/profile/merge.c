@@ -9,7 +9,9 @@
 struct merge {
 	struct cprof_profile *target;
 	const struct cprof_profile *source;
+	bool by_address;    /* a location is known by its address, whatever its lines */
 	uint32_t *mappings; /* these by id itself: all are carried over first */
+	uint32_t *functions;
 	uint32_t *locations;
 	uint32_t *stacks;
 	uint32_t *label_sets;
@@ -24,6 +26,7 @@ struct merge {
 static void merge_deinit(struct merge *merge)
 {
 	free(merge->mappings);
+	free(merge->functions);
 	free(merge->locations);
 	free(merge->stacks);
 	free(merge->label_sets);
@@ -39,11 +42,13 @@ static bool merge_init(struct merge *merge, struct cprof_profile *target,
 		.target = target,
 		.source = source,
 		.mappings = calloc(source->mapping_count, sizeof(uint32_t)),
+		.functions = calloc(source->function_count, sizeof(uint32_t)),
 		.locations = calloc(source->location_count, sizeof(uint32_t)),
 		.stacks = calloc(source->stack_count, sizeof(uint32_t)),
 		.label_sets = calloc(source->label_set_count, sizeof(uint32_t)),
 	};
-	return merge->mappings && merge->locations && merge->stacks && merge->label_sets;
+	return merge->mappings && merge->functions && merge->locations && merge->stacks &&
+	       merge->label_sets;
 }
 
 static uint32_t carry_string(const struct merge *merge, uint32_t id)
@@ -63,16 +68,49 @@ static void carry_mappings(const struct merge *merge)
 	}
 }
 
-static uint32_t carry_function(const struct merge *merge, uint32_t id)
+static uint32_t carry_function(struct merge *merge, uint32_t id)
 {
 	struct cprof_profile_function function = merge->source->functions[id];
 
-	if (!id)
-		return 0;
+	if (!id || merge->functions[id])
+		return id ? merge->functions[id] - 1 : 0;
 	function.name = carry_string(merge, function.name);
 	function.system_name = carry_string(merge, function.system_name);
 	function.file = carry_string(merge, function.file);
-	return cprof_profile_function(merge->target, &function);
+	merge->functions[id] = cprof_profile_function(merge->target, &function) + 1;
+	return merge->functions[id] - 1;
+}
+
+/* The lines of a location in scratch memory; false without memory. */
+static bool carry_lines(struct merge *merge, const struct cprof_profile_location *location)
+{
+	if (!cprof_grow(&merge->lines, &merge->line_capacity, location->line_count,
+			sizeof(*merge->lines))) {
+		merge->target->no_memory = true;
+		return false;
+	}
+	for (uint32_t i = 0; i < location->line_count; i++) {
+		merge->lines[i] = merge->source->lines[location->first_line + i];
+		merge->lines[i].function = carry_function(merge, merge->lines[i].function);
+	}
+	return true;
+}
+
+static uint32_t carry_named(struct merge *merge, const struct cprof_profile_location *location,
+			    uint32_t mapping)
+{
+	uint32_t made;
+
+	if (!carry_lines(merge, location))
+		return 0;
+	if (!merge->by_address || !location->address)
+		return cprof_profile_location_with(merge->target, mapping, location->address,
+						   merge->lines, location->line_count,
+						   location->is_folded);
+	made = cprof_profile_location(merge->target, mapping, location->address);
+	if (!merge->target->locations[made].named)
+		cprof_profile_set_lines(merge->target, made, merge->lines, location->line_count);
+	return made;
 }
 
 static uint32_t carry_location(struct merge *merge, uint32_t id)
@@ -83,22 +121,10 @@ static uint32_t carry_location(struct merge *merge, uint32_t id)
 
 	if (!id || merge->locations[id])
 		return id ? merge->locations[id] - 1 : 0;
-	if (!location->named) {
+	if (location->named)
+		made = carry_named(merge, location, mapping);
+	else
 		made = cprof_profile_location(merge->target, mapping, location->address);
-	} else {
-		if (!cprof_grow(&merge->lines, &merge->line_capacity, location->line_count,
-				sizeof(*merge->lines))) {
-			merge->target->no_memory = true;
-			return 0;
-		}
-		for (uint32_t i = 0; i < location->line_count; i++) {
-			merge->lines[i] = merge->source->lines[location->first_line + i];
-			merge->lines[i].function = carry_function(merge, merge->lines[i].function);
-		}
-		made = cprof_profile_location_with(merge->target, mapping, location->address,
-						   merge->lines, location->line_count,
-						   location->is_folded);
-	}
 	merge->locations[id] = made + 1;
 	return made;
 }
@@ -251,4 +277,44 @@ struct cprof_error *cprof_profile_merge(struct cprof_profile *target,
 	carry_header(&merge, empty);
 	carry_mappings(&merge);
 	return carry_samples(&merge, scale);
+}
+
+static void tell_origins(const struct merge *merge, uint32_t *origins)
+{
+	for (size_t i = 1; i < merge->source->location_count; i++)
+		if (merge->locations[i])
+			origins[merge->locations[i] - 1] = (uint32_t)i;
+}
+
+struct cprof_error *cprof_profile_pick(const struct cprof_profile *source,
+				       struct cprof_profile_sample *samples, const int64_t *values,
+				       size_t count, struct cprof_profile *target,
+				       struct cprof_picked *picked)
+{
+	CPROF_CLEANUP(merge_deinit) struct merge merge;
+
+	CPROF_TRY(cprof_profile_check(source));
+	if (!merge_init(&merge, target, source))
+		return cprof_error_nomem();
+	merge.by_address = true;
+	carry_header(&merge, true);
+	carry_mappings(&merge);
+	for (size_t i = 0; i < count; i++) {
+		samples[i].stack = carry_stack(&merge, samples[i].stack);
+		samples[i].labels = carry_labels(&merge, samples[i].labels);
+		if (values)
+			cprof_profile_add(target, samples[i].stack, samples[i].labels,
+					  values + i * source->type_count);
+	}
+	for (size_t i = 0; i < picked->reference_count; i++) {
+		struct cprof_profile_sample *sample = &picked->references[i];
+
+		sample->stack = carry_stack(&merge, sample->stack);
+		sample->labels = carry_labels(&merge, sample->labels);
+	}
+	picked->origins = calloc(target->location_count, sizeof(*picked->origins));
+	if (!picked->origins)
+		return cprof_error_nomem();
+	tell_origins(&merge, picked->origins);
+	return cprof_profile_check(target);
 }

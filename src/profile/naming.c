@@ -15,22 +15,27 @@ struct cprof_naming {
 	struct cprof_builder_mapping *mappings; /* copied */
 	size_t mapping_count;
 	uint32_t kernel_mapping; /* index + 1 */
-	size_t shared;           /* locations below this id are the builder's as well */
+	uint64_t generation;     /* of the builder's ids */
+	size_t shared;           /* locations below this id are the builder's as well, … */
+	uint32_t *origins;       /* … which has them under these ids, NULL: the same */
 	uint32_t *named;         /* locations that were named here */
 	size_t named_count;
 	size_t named_capacity;
 };
 
-struct cprof_error *cprof_builder_copy(struct cprof_builder *builder, struct cprof_naming **result)
+/* Around an empty profile or, with `copy`, one that equals the builder's. */
+static struct cprof_error *create(struct cprof_builder *builder, bool copy,
+				  struct cprof_naming **result)
 {
 	struct cprof_naming *naming = calloc(1, sizeof(*naming));
 	struct cprof_error *error = cprof_profile_check(builder->profile);
 
 	*result = NULL;
 	if (!naming)
-		error = error ? error : cprof_error_nomem();
-	else if (!error)
-		error = cprof_profile_clone(builder->profile, &naming->profile);
+		return error ? error : cprof_error_nomem();
+	if (!error)
+		error = copy ? cprof_profile_clone(builder->profile, &naming->profile)
+			     : cprof_profile_create(&naming->profile);
 	if (!error) {
 		naming->mappings = calloc(builder->mapping_count + 1, sizeof(*naming->mappings));
 		if (!naming->mappings)
@@ -44,9 +49,102 @@ struct cprof_error *cprof_builder_copy(struct cprof_builder *builder, struct cpr
 		naming->mappings[i] = builder->mappings[i];
 	naming->mapping_count = builder->mapping_count;
 	naming->kernel_mapping = builder->kernel_mapping;
-	naming->shared = naming->profile->location_count;
+	naming->generation = builder->generation;
 	*result = naming;
 	return NULL;
+}
+
+struct cprof_error *cprof_builder_copy(struct cprof_builder *builder, struct cprof_naming **result)
+{
+	CPROF_TRY(create(builder, true, result));
+	(*result)->shared = (*result)->profile->location_count;
+	return NULL;
+}
+
+struct cprof_error *cprof_builder_pick(struct cprof_builder *builder,
+				       struct cprof_profile_sample *samples, const int64_t *values,
+				       size_t count, struct cprof_naming **result)
+{
+	struct cprof_picked picked = {NULL};
+	struct cprof_error *error;
+
+	CPROF_TRY(create(builder, false, result));
+	error = cprof_profile_pick(builder->profile, samples, values, count, (*result)->profile,
+				   &picked);
+	(*result)->origins = picked.origins;
+	(*result)->shared = (*result)->profile->location_count;
+	if (error)
+		cprof_naming_destroy(cprof_take(*result));
+	return error;
+}
+
+/* Which mapping's module names a location of the builder's profile. */
+static bool *nameable(const struct cprof_builder_mapping *mappings, size_t count,
+		      const struct cprof_profile *profile)
+{
+	bool *known = calloc(profile->mapping_count + 1, sizeof(*known));
+
+	for (size_t i = 0; i < count && known; i++)
+		if (mappings[i].module && mappings[i].id < profile->mapping_count)
+			known[mappings[i].id] = true;
+	return known;
+}
+
+static struct cprof_error *add_unnamed(struct cprof_builder *builder, size_t *from, size_t most,
+				       struct cprof_naming *naming)
+{
+	const struct cprof_profile *profile = builder->profile;
+	CPROF_AUTO_FREE bool *known = nameable(builder->mappings, builder->mapping_count, profile);
+	struct cprof_profile_sample none;
+	struct cprof_picked picked = {NULL};
+	size_t total = profile->location_count;
+	size_t at = *from;
+
+	naming->origins = calloc(most + 1, sizeof(*naming->origins));
+	if (!known || !naming->origins)
+		return cprof_error_nomem();
+	/* Mappings only. */
+	CPROF_TRY(cprof_profile_pick(profile, &none, NULL, 0, naming->profile, &picked));
+	free(picked.origins);
+	for (size_t i = 0; i < total && naming->profile->location_count <= most; i++) {
+		const struct cprof_profile_location *location;
+
+		at = at + 1 < total ? at + 1 : 1;
+		if (at >= total)
+			break;
+		location = &profile->locations[at];
+		if (location->named || !location->mapping || !known[location->mapping])
+			continue;
+		naming->origins[naming->profile->location_count] = (uint32_t)at;
+		cprof_profile_location(naming->profile, location->mapping, location->address);
+	}
+	*from = at;
+	naming->shared = naming->profile->location_count;
+	return cprof_profile_check(naming->profile);
+}
+
+struct cprof_error *cprof_builder_pick_unnamed(struct cprof_builder *builder, size_t *from,
+					       size_t most, struct cprof_naming **result)
+{
+	struct cprof_error *error;
+
+	CPROF_TRY(create(builder, false, result));
+	error = add_unnamed(builder, from, most, *result);
+	if (error || (*result)->shared < 2)
+		cprof_naming_destroy(cprof_take(*result));
+	return error;
+}
+
+size_t cprof_naming_unnamed(const struct cprof_naming *naming)
+{
+	const struct cprof_profile *profile = naming->profile;
+	CPROF_AUTO_FREE bool *known = nameable(naming->mappings, naming->mapping_count, profile);
+	size_t count = 0;
+
+	for (size_t i = 1; i < profile->location_count && known; i++)
+		count += !profile->locations[i].named && profile->locations[i].mapping &&
+			 known[profile->locations[i].mapping];
+	return count;
 }
 
 void cprof_naming_destroy(struct cprof_naming *naming)
@@ -55,6 +153,7 @@ void cprof_naming_destroy(struct cprof_naming *naming)
 		return;
 	cprof_profile_destroy(naming->profile);
 	free(naming->mappings);
+	free(naming->origins);
 	free(naming->named);
 	free(naming);
 }
@@ -208,6 +307,13 @@ struct cprof_error *cprof_naming_run(struct cprof_naming *naming, unsigned flags
 	return cprof_profile_check(naming->profile);
 }
 
+void cprof_naming_leave(struct cprof_naming *naming)
+{
+	bool kernel_unnamed = false;
+
+	set_mapping_flags(naming, &kernel_unnamed);
+}
+
 /* --- giving back --------------------------------------------------------------------------- */
 
 static uint32_t carry_function(const struct cprof_profile *from, uint32_t id,
@@ -226,12 +332,18 @@ void cprof_naming_give_back(struct cprof_naming *naming, struct cprof_builder *b
 	const struct cprof_profile *from = naming->profile;
 	struct cprof_profile *to = builder->profile;
 
+	if (naming->generation != builder->generation)
+		return; /* they are asked for again */
 	for (size_t i = 0; i < naming->named_count; i++) {
 		uint32_t id = naming->named[i];
 		const struct cprof_profile_location *location = &from->locations[id];
 		struct cprof_profile_line lines[LINES_MAX];
 
-		if (id >= naming->shared || to->locations[id].named)
+		if (id >= naming->shared)
+			continue;
+		if (naming->origins)
+			id = naming->origins[id];
+		if (!id || to->locations[id].named)
 			continue;
 		for (uint32_t j = 0; j < location->line_count; j++) {
 			lines[j] = from->lines[location->first_line + j];

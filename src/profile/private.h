@@ -39,6 +39,20 @@ struct cprof_profile_index {
 /* Takes out samples whose values are all 0. */
 void cprof_profile_drop_zero(struct cprof_profile *profile);
 
+/* What a pick tells beside the profile. */
+struct cprof_picked {
+	struct cprof_profile_sample *references; /* in: ids of the source; out: of the target */
+	size_t reference_count;
+	uint32_t *origins; /* out: by location of the target, that of the source, 0 none */
+};
+/* Fills an empty profile with some of a built one: these samples, whose ids become those of the
+ * target. `values` NULL: stacks and labels only. The caller frees `origins`, also after an error.
+ */
+struct cprof_error *cprof_profile_pick(const struct cprof_profile *source,
+				       struct cprof_profile_sample *samples, const int64_t *values,
+				       size_t count, struct cprof_profile *target,
+				       struct cprof_picked *picked);
+
 /* --- builder.c, naming.c ------------------------------------------------------------------- */
 
 /* A mapping of the profile and the module that names its addresses. */
@@ -63,6 +77,7 @@ struct cprof_builder {
 	uint32_t kernel_mapping; /* index + 1 */
 	uint32_t *locations;     /* scratch */
 	size_t location_capacity;
+	uint64_t generation; /* how often all ids have changed */
 };
 
 #endif

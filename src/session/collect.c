@@ -64,6 +64,13 @@ static struct cprof_session_thread *get_thread(struct cprof_session *session, pi
 	return thread;
 }
 
+uint32_t cprof_session_last_stack(struct cprof_session *session, pid_t tid)
+{
+	const struct cprof_session_thread *thread = find_thread(session, tid);
+
+	return thread ? thread->last_stack : 0;
+}
+
 struct cprof_error *cprof_session_scan_threads(struct cprof_session *session)
 {
 	CPROF_AUTO_FREE pid_t *tids = NULL;
@@ -174,14 +181,18 @@ static void on_sample(struct cprof_session *session, const struct cprof_perf_rec
 	struct cprof_stack stack = {.frames = session->frames,
 				    .capacity = CPROF_COUNT(session->frames)};
 	int64_t values[2] = {1, (int64_t)record->sample.period};
+	uint32_t labels;
+	uint32_t id;
 
 	if (!thread || !thread->wanted)
 		return;
 	cprof_session_unwind(session, session->perf, record, &session->stats.cpu, &stack);
-	cprof_profile_add(cprof_builder_profile(session->builder),
-			  cprof_builder_stack(session->builder, record->sample.kernel_chain,
-					      record->sample.kernel_count, &stack),
-			  thread_labels(session, thread), values);
+	id = cprof_builder_stack(session->builder, record->sample.kernel_chain,
+				 record->sample.kernel_count, &stack);
+	labels = thread_labels(session, thread);
+	cprof_profile_add(cprof_builder_profile(session->builder), id, labels, values);
+	if (session->live)
+		cprof_session_live_sample(session, record, thread, id, labels);
 }
 
 /* --- everything else ----------------------------------------------------------------------- */

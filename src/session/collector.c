@@ -9,6 +9,7 @@
 #include <math.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 
 /* How long the collector sleeps: short until the first sample, then long enough to work in batches
@@ -32,6 +33,8 @@ static void drain_samples(struct cprof_session *session, bool final)
 	pthread_mutex_lock(&session->lock);
 	session->stats.perf = stats;
 	session->stats.cpu.lost = stats.lost;
+	if (session->live)
+		cprof_session_live_drained(session);
 	pthread_mutex_unlock(&session->lock);
 }
 
@@ -137,13 +140,15 @@ static void *collect(void *context)
 		fds[3].fd =
 			watched(switches_fd, &fds[3], switches == session->stats.block.switches);
 	}
-	finish(session);
+	if (!__atomic_load_n(&session->pausing, __ATOMIC_RELAXED))
+		finish(session);
 	return NULL;
 }
 
 /* Signals are for the main thread, but for those that an instruction of this one raises: a file
  * that shrinks under an image raises SIGBUS, which the image floor handles. */
-struct cprof_error *cprof_session_collect(struct cprof_session *session)
+struct cprof_error *cprof_session_spawn(pthread_t *thread, void *(*run)(void *context),
+					void *context)
 {
 	static const int own[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP};
 	sigset_t all;
@@ -154,10 +159,29 @@ struct cprof_error *cprof_session_collect(struct cprof_session *session)
 	for (size_t i = 0; i < CPROF_COUNT(own); i++)
 		sigdelset(&all, own[i]);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	error = pthread_create(&session->collector, NULL, collect, session);
+	error = pthread_create(thread, NULL, run, context);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (error)
-		return cprof_error_errno(CPROF_FAILED, error, NULL, "starting a thread");
+	return error ? cprof_error_errno(CPROF_FAILED, error, NULL, "starting a thread") : NULL;
+}
+
+struct cprof_error *cprof_session_collect(struct cprof_session *session)
+{
+	CPROF_TRY(cprof_session_spawn(&session->collector, collect, session));
 	session->collecting = true;
 	return NULL;
+}
+
+bool cprof_session_pause(struct cprof_session *session)
+{
+	eventfd_t ignored;
+
+	if (!session->collecting)
+		return false;
+	__atomic_store_n(&session->pausing, true, __ATOMIC_RELAXED);
+	eventfd_write(session->stop_fd, 1);
+	pthread_join(session->collector, NULL);
+	eventfd_read(session->stop_fd, &ignored);
+	__atomic_store_n(&session->pausing, false, __ATOMIC_RELAXED);
+	session->collecting = !session->ended_ns;
+	return session->collecting;
 }

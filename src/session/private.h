@@ -19,6 +19,7 @@ struct cprof_session_thread {
 	uint32_t labels; /* label set, 0: not made yet */
 	bool wanted;     /* by the thread filter */
 	bool ended;
+	uint32_t last_stack; /* of a live session: of its last sample, 0 none */
 	char name[64];
 	UT_hash_handle hh;
 };
@@ -67,7 +68,12 @@ struct cprof_session {
 	uint64_t started_ns;
 	uint64_t ended_ns; /* 0: still running */
 	bool ended;        /* by the target's end */
+
+	struct cprof_session_live *live; /* NULL: nobody watches */
+	bool pausing;                    /* the collector is to leave without an end */
 };
+
+struct cprof_session_live;
 
 /* collect.c */
 void cprof_session_record(void *session, const struct cprof_perf_record *record);
@@ -78,6 +84,8 @@ struct cprof_error *cprof_session_scan_threads(struct cprof_session *session);
 bool cprof_session_wants(struct cprof_session *session, pid_t tid);
 /* Makes the program the first mapping of the profiles; false: it cannot be told yet. */
 bool cprof_session_map_main(struct cprof_session *session);
+/* Of a live session: that of a thread's last sample, 0 none. */
+uint32_t cprof_session_last_stack(struct cprof_session *session, pid_t tid);
 /* NULL: it is not wanted. */
 const char *cprof_session_thread_name(void *session, pid_t tid);
 /* Of a sample of `perf`. */
@@ -105,12 +113,57 @@ void cprof_session_heap_count(struct cprof_session *session);
 
 /* collector.c */
 struct cprof_error *cprof_session_collect(struct cprof_session *session);
+/* Starts a thread that no signal disturbs. */
+struct cprof_error *cprof_session_spawn(pthread_t *thread, void *(*run)(void *context),
+					void *context);
+/* Takes the collector away, so that what it owns can be changed; until it is started again. False:
+ * there is none any more. */
+bool cprof_session_pause(struct cprof_session *session);
 
-/* session.c: under the lock */
+/* session.c */
+unsigned cprof_session_rate(const struct cprof_session *session);
+struct cprof_error *cprof_session_source_snapshot(struct cprof_source *source, const char *kind,
+						  struct cprof_profile **profile);
+bool cprof_session_source_live(struct cprof_source *source);
+void cprof_session_source_destroy(struct cprof_source *source);
+struct cprof_error *cprof_session_open_perf(struct cprof_session *session);
+struct cprof_error *cprof_session_start_perf(struct cprof_session *session);
+/* Under the lock. */
 void cprof_session_tell(struct cprof_session *session, struct cprof_session_stats *stats);
 
 /* snapshot.c */
+/* Counts of samples, for what is missing beside them. */
+struct cprof_session_loss {
+	uint64_t samples;
+	uint64_t lost;
+	uint64_t counted; /* CPU ns that the events counted, 0 unknown */
+	uint64_t period;
+};
+/* Adds markers for what was lost; CPU time that was counted and never sampled. */
+uint64_t cprof_session_add_loss(const struct cprof_session *session,
+				const struct cprof_session_loss *loss,
+				struct cprof_profile *profile);
+/* Names a copy of that kind's builder; `unnamed`: later, where there is a worker. */
+struct cprof_error *cprof_session_name(struct cprof_session *session, enum cprof_kind kind,
+				       struct cprof_naming *naming, bool unnamed);
+/* What builds the profile of a kind, NULL nothing yet. */
+struct cprof_builder *cprof_session_builder(struct cprof_session *session, enum cprof_kind kind);
+struct cprof_error *cprof_session_dump_of(struct cprof_session *session, const char *const *threads,
+					  struct cprof_dump **dump);
 struct cprof_error *cprof_session_snapshot(struct cprof_session *session, enum cprof_kind kind,
-					   struct cprof_profile **profile);
+					   bool unnamed, struct cprof_profile **profile);
+
+/* live.c, recent.c: of a live session */
+extern const struct cprof_source_ops cprof_session_live_ops;
+struct cprof_error *cprof_session_live_open(struct cprof_session *session);
+void cprof_session_live_destroy(struct cprof_session *session);
+/* Under the lock. */
+void cprof_session_live_sample(struct cprof_session *session,
+			       const struct cprof_perf_record *record,
+			       struct cprof_session_thread *thread, uint32_t stack,
+			       uint32_t labels);
+void cprof_session_live_drained(struct cprof_session *session);
+/* Has what is not named yet of a kind named beside. */
+void cprof_session_live_want_names(struct cprof_session *session, enum cprof_kind kind);
 
 #endif

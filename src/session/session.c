@@ -38,11 +38,10 @@ enum cprof_kind cprof_kind_find(const char *name)
 /* --- sampling ------------------------------------------------------------------------------ */
 
 /* The order is that of time: events, then what is there already. */
-static struct cprof_error *start_perf(struct cprof_session *session)
+struct cprof_error *cprof_session_start_perf(struct cprof_session *session)
 {
 	CPROF_TRY(cprof_perf_enable(session->perf));
 	session->cpu_ns = cprof_target_cpu_ns(session->target);
-	session->started_ns = session->refreshed_ns = cprof_now_ns();
 	cprof_builder_profile(session->builder)->time_ns = (int64_t)cprof_wall_ns();
 	return NULL;
 }
@@ -50,8 +49,10 @@ static struct cprof_error *start_perf(struct cprof_session *session)
 struct cprof_error *cprof_session_start(struct cprof_session *session)
 {
 	session->started_ns = session->refreshed_ns = cprof_now_ns();
-	if (session->perf)
-		CPROF_TRY(start_perf(session));
+	if (session->perf) {
+		CPROF_TRY(cprof_session_start_perf(session));
+		session->started_ns = session->refreshed_ns = cprof_now_ns();
+	}
 	if (session->switches)
 		CPROF_TRY(cprof_perf_enable(session->switches));
 	/* After enabling: a mapping is either listed here or told by a record. */
@@ -78,8 +79,8 @@ void cprof_session_stop(struct cprof_session *session)
 
 /* --- life ---------------------------------------------------------------------------------- */
 
-static struct cprof_error *source_snapshot(struct cprof_source *source, const char *kind,
-					   struct cprof_profile **profile)
+struct cprof_error *cprof_session_source_snapshot(struct cprof_source *source, const char *kind,
+						  struct cprof_profile **profile)
 {
 	struct cprof_session *session = (struct cprof_session *)source;
 	unsigned kinds = session->config.kinds;
@@ -88,10 +89,10 @@ static struct cprof_error *source_snapshot(struct cprof_source *source, const ch
 	if (!(which & kinds))
 		return cprof_error_create(CPROF_USAGE, NULL, "%s: not a kind this session takes",
 					  kind);
-	return cprof_session_snapshot(session, which, profile);
+	return cprof_session_snapshot(session, which, false, profile);
 }
 
-static bool source_live(struct cprof_source *source)
+bool cprof_session_source_live(struct cprof_source *source)
 {
 	struct cprof_session *session = (struct cprof_session *)source;
 	bool live;
@@ -102,15 +103,15 @@ static bool source_live(struct cprof_source *source)
 	return live;
 }
 
-static void source_destroy(struct cprof_source *source)
+void cprof_session_source_destroy(struct cprof_source *source)
 {
 	cprof_session_destroy((struct cprof_session *)source);
 }
 
 static const struct cprof_source_ops source_ops = {
-	.snapshot = source_snapshot,
-	.live = source_live,
-	.destroy = source_destroy,
+	.snapshot = cprof_session_source_snapshot,
+	.live = cprof_session_source_live,
+	.destroy = cprof_session_source_destroy,
 };
 
 static struct cprof_error *create_profile(struct cprof_session *session)
@@ -133,14 +134,19 @@ static struct cprof_error *create_profile(struct cprof_session *session)
 	return cprof_profile_check(profile);
 }
 
-static struct cprof_error *open_perf(struct cprof_session *session)
+unsigned cprof_session_rate(const struct cprof_session *session)
+{
+	return session->config.rate ? session->config.rate : RATE_DEFAULT;
+}
+
+struct cprof_error *cprof_session_open_perf(struct cprof_session *session)
 {
 	const struct cprof_session_config *config = &session->config;
 	const struct cprof_perf_config perf = {
 		.way = config->way,
 		.clock = config->kinds & CPROF_KIND_CYCLES ? CPROF_PERF_CYCLES
 							   : CPROF_PERF_CPU_CLOCK,
-		.rate = config->rate ? config->rate : RATE_DEFAULT,
+		.rate = cprof_session_rate(session),
 		.kernel = !config->no_kernel,
 		.user_stack = true,
 	};
@@ -164,12 +170,12 @@ static struct cprof_error *open_all(struct cprof_session *session)
 	if (session->stop_fd < 0)
 		return cprof_error_errno(CPROF_FAILED, errno, NULL, "eventfd");
 	if (config->kinds & PERF_KINDS)
-		CPROF_TRY(open_perf(session));
+		CPROF_TRY(cprof_session_open_perf(session));
 	if (config->kinds & CPROF_KIND_BLOCK)
 		CPROF_TRY(cprof_session_block_open(session));
-	return config->kinds & (CPROF_KIND_THREADS | CPROF_KIND_BLOCK)
-		       ? cprof_target_create(config->pid, &session->dump_target)
-		       : NULL;
+	if (config->live || config->kinds & (CPROF_KIND_THREADS | CPROF_KIND_BLOCK))
+		CPROF_TRY(cprof_target_create(config->pid, &session->dump_target));
+	return config->live ? cprof_session_live_open(session) : NULL;
 }
 
 struct cprof_error *cprof_session_create(const struct cprof_session_config *config,
@@ -180,7 +186,7 @@ struct cprof_error *cprof_session_create(const struct cprof_session_config *conf
 
 	if (!session)
 		return cprof_error_nomem();
-	session->source.ops = &source_ops;
+	session->source.ops = config->live ? &cprof_session_live_ops : &source_ops;
 	session->config = *config;
 	if (!config->kinds)
 		session->config.kinds = CPROF_KIND_CPU;
@@ -206,6 +212,7 @@ void cprof_session_destroy(struct cprof_session *session)
 	if (!session)
 		return;
 	cprof_session_stop(session);
+	cprof_session_live_destroy(session);
 	cprof_heap_destroy(session->heap);
 	cprof_agent_destroy(session->agent);
 	cprof_perf_destroy(session->perf);

@@ -16,26 +16,27 @@ static void add_marker(struct cprof_profile *profile, const char *name, int64_t 
 }
 
 /* What was lost has a weight too; so has CPU time that the events counted but never sampled. */
-static void add_loss(struct cprof_session *session, const struct cprof_session_stats *stats,
-		     struct cprof_profile *profile)
+uint64_t cprof_session_add_loss(const struct cprof_session *session,
+				const struct cprof_session_loss *loss,
+				struct cprof_profile *profile)
 {
-	uint64_t period = stats->perf.period;
-	uint64_t seen = (stats->cpu.samples + stats->cpu.lost) * period;
+	uint64_t seen = (loss->samples + loss->lost) * loss->period;
+	uint64_t unseen;
 
 	if (session->config.threads)
-		return; /* nobody knows whose it was */
-	if (stats->cpu.lost)
-		add_marker(profile, "[lost samples]", (int64_t)stats->cpu.lost,
-			   (int64_t)(stats->cpu.lost * period));
+		return 0; /* nobody knows whose it was */
+	if (loss->lost)
+		add_marker(profile, "[lost samples]", (int64_t)loss->lost,
+			   (int64_t)(loss->lost * loss->period));
 	if (session->config.no_kernel) /* what is in the kernel is counted, but not wanted */
-		return;
-	if (stats->perf.counted > seen + 2 * period &&
-	    stats->perf.counted - seen > stats->perf.counted / 100) {
-		add_marker(profile, "[not sampled]", 0, (int64_t)(stats->perf.counted - seen));
-		pthread_mutex_lock(&session->lock);
-		session->stats.unseen_ns = stats->perf.counted - seen;
-		pthread_mutex_unlock(&session->lock);
-	}
+		return 0;
+	if (loss->counted <= seen + 2 * loss->period)
+		return 0;
+	unseen = loss->counted - seen;
+	if (unseen <= loss->counted / 100)
+		return 0;
+	add_marker(profile, "[not sampled]", 0, (int64_t)unseen);
+	return unseen;
 }
 
 static unsigned name_flags(const struct cprof_session *session)
@@ -44,9 +45,9 @@ static unsigned name_flags(const struct cprof_session *session)
 	       (session->config.no_lines ? CPROF_NAMES_NO_LINES : 0u);
 }
 
-/* Without holding up the collector. */
-static struct cprof_error *name(struct cprof_session *session, struct cprof_naming *naming,
-				struct cprof_builder *builder)
+/* Without the lock: the collector goes on. */
+static struct cprof_error *name_now(struct cprof_session *session, struct cprof_naming *naming,
+				    struct cprof_builder *builder)
 {
 	uint64_t before = cprof_now_ns();
 	bool kernel_unnamed;
@@ -60,7 +61,28 @@ static struct cprof_error *name(struct cprof_session *session, struct cprof_nami
 	return NULL;
 }
 
-static struct cprof_error *perf_snapshot(struct cprof_session *session,
+struct cprof_error *cprof_session_name(struct cprof_session *session, enum cprof_kind kind,
+				       struct cprof_naming *naming, bool unnamed)
+{
+	if (!unnamed)
+		return name_now(session, naming, cprof_session_builder(session, kind));
+	cprof_naming_leave(naming);
+	if (session->live && cprof_naming_unnamed(naming)) {
+		pthread_mutex_lock(&session->lock);
+		cprof_session_live_want_names(session, kind);
+		pthread_mutex_unlock(&session->lock);
+	}
+	return NULL;
+}
+
+struct cprof_builder *cprof_session_builder(struct cprof_session *session, enum cprof_kind kind)
+{
+	if (kind == CPROF_KIND_HEAP)
+		return session->heap ? cprof_heap_builder(session->heap) : NULL;
+	return kind == CPROF_KIND_BLOCK ? session->block_builder : session->builder;
+}
+
+static struct cprof_error *perf_snapshot(struct cprof_session *session, bool unnamed,
 					 struct cprof_profile **result)
 {
 	struct cprof_session_stats stats;
@@ -72,12 +94,25 @@ static struct cprof_error *perf_snapshot(struct cprof_session *session,
 	cprof_session_tell(session, &stats);
 	pthread_mutex_unlock(&session->lock);
 	if (!error)
-		error = name(session, naming, session->builder);
+		error = cprof_session_name(session, CPROF_KIND_CPU, naming, unnamed);
 	if (!error) {
 		struct cprof_profile *profile = cprof_naming_profile(naming);
 
+		const struct cprof_session_loss loss = {
+			.samples = stats.cpu.samples,
+			.lost = stats.cpu.lost,
+			.counted = stats.perf.counted,
+			.period = stats.perf.period,
+		};
+		uint64_t unseen;
+
 		profile->duration_ns = (int64_t)stats.duration_ns;
-		add_loss(session, &stats, profile);
+		unseen = cprof_session_add_loss(session, &loss, profile);
+		if (unseen) {
+			pthread_mutex_lock(&session->lock);
+			session->stats.unseen_ns = unseen;
+			pthread_mutex_unlock(&session->lock);
+		}
 		error = cprof_profile_check(profile);
 	}
 	*result = error ? NULL : cprof_naming_take(naming);
@@ -86,7 +121,7 @@ static struct cprof_error *perf_snapshot(struct cprof_session *session,
 }
 
 /* What is waited for is told by names: the samples come after the naming. */
-static struct cprof_error *block_snapshot(struct cprof_session *session,
+static struct cprof_error *block_snapshot(struct cprof_session *session, bool unnamed,
 					  struct cprof_profile **result)
 {
 	struct cprof_block_rows *rows = NULL;
@@ -102,7 +137,7 @@ static struct cprof_error *block_snapshot(struct cprof_session *session,
 		error = cprof_builder_copy(session->block_builder, &naming);
 	pthread_mutex_unlock(&session->lock);
 	if (!error)
-		error = name(session, naming, session->block_builder);
+		error = cprof_session_name(session, CPROF_KIND_BLOCK, naming, unnamed);
 	if (!error) {
 		struct cprof_profile *profile = cprof_naming_profile(naming);
 
@@ -115,7 +150,7 @@ static struct cprof_error *block_snapshot(struct cprof_session *session,
 	return error;
 }
 
-static struct cprof_error *heap_snapshot(struct cprof_session *session,
+static struct cprof_error *heap_snapshot(struct cprof_session *session, bool unnamed,
 					 struct cprof_profile **result)
 {
 	struct cprof_naming *naming = NULL;
@@ -129,7 +164,7 @@ static struct cprof_error *heap_snapshot(struct cprof_session *session,
 	if (!naming && !error)
 		error = cprof_error_create(CPROF_FAILED, NULL, "heap: nothing has been planted");
 	if (!error)
-		error = name(session, naming, cprof_heap_builder(session->heap));
+		error = cprof_session_name(session, CPROF_KIND_HEAP, naming, unnamed);
 	if (!error)
 		*result = cprof_naming_take(naming);
 	cprof_naming_destroy(naming);
@@ -167,9 +202,15 @@ void cprof_session_count_dump(const struct cprof_dump *dump, struct cprof_sessio
 
 struct cprof_error *cprof_session_dump(struct cprof_session *session, struct cprof_dump **dump)
 {
+	return cprof_session_dump_of(session, session->config.threads, dump);
+}
+
+struct cprof_error *cprof_session_dump_of(struct cprof_session *session, const char *const *threads,
+					  struct cprof_dump **dump)
+{
 	const struct cprof_session_config *config = &session->config;
 	const struct cprof_dump_options how = {
-		.threads = config->threads,
+		.threads = threads,
 		.debug_dir = config->debug_dir,
 		.no_inlines = config->no_inlines,
 		.no_lines = config->no_lines,
@@ -197,13 +238,13 @@ static struct cprof_error *dump_snapshot(struct cprof_session *session,
 }
 
 struct cprof_error *cprof_session_snapshot(struct cprof_session *session, enum cprof_kind kind,
-					   struct cprof_profile **profile)
+					   bool unnamed, struct cprof_profile **profile)
 {
 	if (kind == CPROF_KIND_THREADS)
 		return dump_snapshot(session, profile);
 	if (kind == CPROF_KIND_HEAP)
-		return heap_snapshot(session, profile);
+		return heap_snapshot(session, unnamed, profile);
 	if (kind == CPROF_KIND_BLOCK)
-		return block_snapshot(session, profile);
-	return perf_snapshot(session, profile);
+		return block_snapshot(session, unnamed, profile);
+	return perf_snapshot(session, unnamed, profile);
 }

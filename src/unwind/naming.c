@@ -174,12 +174,18 @@ static void open_source(struct cprof_naming *naming)
 
 /* --- asking -------------------------------------------------------------------------------- */
 
+static void learn(bool *fact, bool true_now)
+{
+	if (true_now)
+		__atomic_store_n(fact, true, __ATOMIC_RELAXED);
+}
+
 static void learn_facts(struct cprof_naming *naming, const struct cprof_names *names)
 {
 	for (size_t i = 0; i < names->count; i++) {
-		naming->has_symbols |= names->names[i].name != 0;
-		naming->has_lines |= names->names[i].line != 0;
-		naming->has_inlines |= names->names[i].inlined != 0;
+		learn(&naming->has_symbols, names->names[i].name != 0);
+		learn(&naming->has_lines, names->names[i].line != 0);
+		learn(&naming->has_inlines, names->names[i].inlined != 0);
 	}
 }
 
@@ -222,11 +228,10 @@ bool cprof_naming_variable(struct cprof_naming *naming, uint64_t address, char *
 	return found;
 }
 
-void cprof_naming_facts(struct cprof_naming *naming, struct cprof_module_facts *facts)
+/* Without the lock: who asks must not wait while debug information is being read. */
+void cprof_naming_facts(const struct cprof_naming *naming, struct cprof_module_facts *facts)
 {
-	pthread_mutex_lock(&naming->lock);
-	facts->has_symbols = naming->has_symbols;
-	facts->has_lines = naming->has_lines;
-	facts->has_inlines = naming->has_inlines;
-	pthread_mutex_unlock(&naming->lock);
+	facts->has_symbols = __atomic_load_n(&naming->has_symbols, __ATOMIC_RELAXED);
+	facts->has_lines = __atomic_load_n(&naming->has_lines, __ATOMIC_RELAXED);
+	facts->has_inlines = __atomic_load_n(&naming->has_inlines, __ATOMIC_RELAXED);
 }

@@ -29,7 +29,7 @@ struct cprof_naming {
 	bool opened;
 	uint64_t map_size; /* of the perf map read last */
 	uint64_t map_mtime_ns;
-	bool has_symbols;
+	bool has_symbols; /* these three are only ever set, and may be read without the lock */
 	bool has_lines;
 	bool has_inlines;
 };
@@ -42,7 +42,7 @@ void cprof_naming_use_image(struct cprof_naming *naming, struct cprof_target *ta
 			    size_t length);
 void cprof_naming_use_perf_map(struct cprof_naming *naming, struct cprof_target *target);
 void cprof_naming_use_kernel(struct cprof_naming *naming);
-void cprof_naming_facts(struct cprof_naming *naming, struct cprof_module_facts *facts);
+void cprof_naming_facts(const struct cprof_naming *naming, struct cprof_module_facts *facts);
 struct cprof_error *cprof_naming_names(struct cprof_naming *naming, const uint64_t *addresses,
 				       size_t count, unsigned flags, struct cprof_names *names);
 bool cprof_naming_variable(struct cprof_naming *naming, uint64_t address, char *name, size_t size,
