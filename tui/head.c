@@ -253,7 +253,7 @@ static void window_text(const struct cprof_ui *ui, char *text, size_t size)
 static void draw_state(struct cprof_ui *ui, int row)
 {
 	const struct cprof_model *model = cprof_ui_page(ui);
-	char text[CPROF_FILTER_MAX + 64], total[CPROF_ANALYSIS_TEXT], whole[CPROF_ANALYSIS_TEXT];
+	char text[3 * CPROF_ANALYSIS_TEXT], total[CPROF_ANALYSIS_TEXT], whole[CPROF_ANALYSIS_TEXT];
 	char percent[32];
 	int column = 0;
 

@@ -438,7 +438,7 @@ static const char *const about_mutex[] = {
 };
 static const char *const about_block[] = {
 	"Where threads wait is told by the kernel's switch records: nothing",
-	"is put into the process, each switch costs it a µs or two more.",
+	"is put into the process; its threads are stopped once, for some ms.",
 	NULL,
 };
 
@@ -459,7 +459,8 @@ static void draw_off(struct cprof_ui *ui, const struct cprof_model *model)
 								  : about_block;
 	int row = ui->body_row + (ui->body_rows > 14 ? 2 : 0);
 
-	if (model->kinds[ui->view].detail[0])
+	/* What is said of what is off is said better below; what went wrong is not. */
+	if (!strncmp(model->kinds[ui->view].detail, "could not", 9))
 		row = centered(ui, row, CPROF_STYLE_NORMAL, model->kinds[ui->view].detail) + 1;
 	for (; *about; about++)
 		row = centered(ui, row, CPROF_STYLE_NORMAL, *about);
