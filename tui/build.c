@@ -11,6 +11,8 @@
 #include <string.h>
 
 #define STACK_EVERY_NS 900000000ull
+#define NAMING_LONG_NS 100000000ull
+#define NAMING_PAUSE   10 /* refreshes */
 
 const char *cprof_worker_kind(const struct cprof_worker *worker, enum cprof_view_id view)
 {
@@ -27,7 +29,8 @@ static bool is_saved(const struct cprof_worker *worker)
 	return worker->saved_view != CPROF_VIEWS;
 }
 
-/* --- once a refresh ----------------------------------------------------------------------------- */
+/* --- once a refresh -----------------------------------------------------------------------------
+ */
 
 static void push_history(struct cprof_history *history, const struct cprof_source_figures *figures)
 {
@@ -84,7 +87,8 @@ void cprof_worker_look(struct cprof_worker *worker)
 		worker->ended = true;
 }
 
-/* --- profiles ----------------------------------------------------------------------------------- */
+/* --- profiles -----------------------------------------------------------------------------------
+ */
 
 /* Whether symbols of what is sampled are still being looked up. */
 static bool has_unnamed(const struct cprof_profile *profile)
@@ -117,6 +121,23 @@ struct cprof_error *cprof_worker_snapshot(struct cprof_worker *worker, enum cpro
 					     profile);
 }
 
+/* The first pictures come with what names there are; later ones wait for the few that are missing,
+ * unless that turns out to take long. */
+static struct cprof_error *fetch_window(struct cprof_worker *worker, enum cprof_view_id view,
+					uint64_t window_ns, struct cprof_profile **profile)
+{
+	struct cprof_source *source = worker->source;
+	bool must = worker->now.frozen || worker->named;
+	bool named = must || worker->frame >= worker->names_from;
+	uint64_t before = cprof_now_ns();
+
+	CPROF_TRY(source->ops->window(source, cprof_worker_kind(worker, view), window_ns, !named,
+				      profile));
+	if (named && !must && cprof_now_ns() - before > NAMING_LONG_NS)
+		worker->names_from = worker->frame + NAMING_PAUSE;
+	return NULL;
+}
+
 static struct cprof_error *fetch(struct cprof_worker *worker, enum cprof_view_id view, bool due)
 {
 	const struct cprof_want *want = &worker->now;
@@ -131,8 +152,7 @@ static struct cprof_error *fetch(struct cprof_worker *worker, enum cprof_view_id
 	if (is_saved(worker) || (fits && (!due || want->frozen)))
 		return NULL;
 	if (windowed)
-		CPROF_TRY(source->ops->window(source, cprof_worker_kind(worker, view), window_ns,
-					      !want->frozen && !worker->named, &profile));
+		CPROF_TRY(fetch_window(worker, view, window_ns, &profile));
 	else
 		CPROF_TRY(cprof_worker_snapshot(worker, view, &profile));
 	cprof_profile_destroy(held->profile);
@@ -147,7 +167,8 @@ static struct cprof_error *fetch(struct cprof_worker *worker, enum cprof_view_id
 }
 
 /* Both go through the same merge: equal locations become one, however they were named. */
-static struct cprof_error *subtract(struct cprof_profile **profile, const struct cprof_profile *base)
+static struct cprof_error *subtract(struct cprof_profile **profile,
+				    const struct cprof_profile *base)
 {
 	struct cprof_profile *difference;
 	int64_t duration_ns = (*profile)->duration_ns - base->duration_ns;
@@ -191,8 +212,8 @@ static struct cprof_error *choose_samples(struct cprof_model *model, const struc
 	struct cprof_profile *selected;
 	size_t type;
 
-	CPROF_TRY(cprof_model_label_threads(
-		model, model->profile, cprof_analysis_type(model->profile, want->type)));
+	CPROF_TRY(cprof_model_label_threads(model, model->profile,
+					    cprof_analysis_type(model->profile, want->type)));
 	if (want->tid || *want->thread) {
 		CPROF_TRY(cprof_analysis_select(model->profile, &filter, &selected));
 		cprof_profile_destroy(model->profile);
@@ -202,8 +223,7 @@ static struct cprof_error *choose_samples(struct cprof_model *model, const struc
 	for (size_t i = 0; i < model->profile->sample_count; i++) {
 		int64_t value = model->profile->values[i * model->profile->type_count + type];
 
-		if (__builtin_add_overflow(model->whole, value < 0 ? -value : value,
-					   &model->whole))
+		if (__builtin_add_overflow(model->whole, value < 0 ? -value : value, &model->whole))
 			model->whole = INT64_MAX;
 	}
 	if (*want->filter) {
@@ -342,7 +362,8 @@ static struct cprof_error *make_profile(struct cprof_worker *worker, struct cpro
 	return NULL;
 }
 
-/* --- the other views ---------------------------------------------------------------------------- */
+/* --- the other views ----------------------------------------------------------------------------
+ */
 
 /* The thread is stopped for a moment, so not too often. */
 static struct cprof_error *take_stack(struct cprof_worker *worker)
@@ -418,20 +439,20 @@ static void read_kinds(struct cprof_worker *worker, struct cprof_model *model)
 	for (enum cprof_view_id view = 0; view < CPROF_VIEWS; view++) {
 		struct cprof_source_kind *kind = &model->kinds[view];
 
-		if (source->ops->kind) {
+		if (!is_saved(worker)) {
 			source->ops->kind(source, cprof_worker_kind(worker, view), kind);
 			/* These two need no kind of their own. */
-			if (view == CPROF_VIEW_THREADS && source->ops->threads)
-				kind->state = CPROF_SOURCE_ON;
-			if (view == CPROF_VIEW_MEMTRACE && source->ops->memtrace)
-				kind->state = CPROF_SOURCE_ON;
+			if ((view == CPROF_VIEW_THREADS && source->ops->threads) ||
+			    (view == CPROF_VIEW_MEMTRACE && source->ops->memtrace))
+				*kind = (struct cprof_source_kind){.state = CPROF_SOURCE_ON};
 		} else if (view == worker->saved_view ||
 			   (view == CPROF_VIEW_THREADS && worker->saved_threads)) {
 			kind->state = CPROF_SOURCE_ON;
 		} else {
 			snprintf(kind->detail, sizeof(kind->detail), "%s",
-				 view == CPROF_VIEW_THREADS ? "the samples of this file do not name "
-							      "threads"
+				 view == CPROF_VIEW_THREADS
+					 ? "the samples of this file do not name "
+					   "threads"
 				 : view == CPROF_VIEW_MEMTRACE
 					 ? "a saved profile has no summary lines"
 					 : "this file has no values of this kind");

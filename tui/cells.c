@@ -36,7 +36,8 @@ void cprof_cells_clear(struct cprof_cells *cells)
 		cprof_cells_fill(cells, row, 0, cells->columns, CPROF_STYLE_NORMAL);
 }
 
-/* --- characters -------------------------------------------------------------------------------- */
+/* --- characters --------------------------------------------------------------------------------
+ */
 
 wchar_t cprof_text_next(const char **text)
 {
@@ -128,7 +129,8 @@ static void set_cell(struct cprof_cells *cells, int row, int column, wchar_t poi
 		cell[width].text[1] = 0;
 		cell[width].width = 1;
 	}
-	*cell = (struct cprof_cell){.text = {point}, .style = (uint8_t)style, .width = (uint8_t)width};
+	*cell = (struct cprof_cell){
+		.text = {point}, .style = (uint8_t)style, .width = (uint8_t)width};
 	if (width == 2)
 		cell[1] = (struct cprof_cell){.style = (uint8_t)style};
 }
@@ -208,7 +210,8 @@ void cprof_cells_fill(struct cprof_cells *cells, int row, int column, int width,
 		set_cell(cells, row, i, L' ', 1, style);
 }
 
-/* --- names ------------------------------------------------------------------------------------- */
+/* --- names -------------------------------------------------------------------------------------
+ */
 
 /* Copies, with what stands between `open` and its `close` at the outermost level replaced. An
  * operator's own characters (operator<, operator->, operator()) are no brackets. */
@@ -275,7 +278,8 @@ static const char *skip_part(const char *name)
 }
 
 /* The first columns of a text, then the ellipsis. */
-static void cut(const char *text, int width, bool utf8, const char *ellipsis, char *out, size_t size)
+static void cut(const char *text, int width, bool utf8, const char *ellipsis, char *out,
+		size_t size)
 {
 	int room = width - cprof_text_width(ellipsis, utf8), used = 0;
 	const char *next = text;
@@ -321,7 +325,8 @@ void cprof_text_shorten(const char *name, int width, bool utf8, char *out, size_
 	cut(part, width, utf8, ellipsis, out, size);
 }
 
-/* --- as text ----------------------------------------------------------------------------------- */
+/* --- as text -----------------------------------------------------------------------------------
+ */
 
 /* What an ANSI terminal of 256 colours makes of a style. */
 static const char *const sequences[CPROF_STYLES] = {
@@ -366,8 +371,7 @@ static void put_point(wchar_t point, FILE *out)
 void cprof_cells_dump(const struct cprof_cells *cells, bool color, FILE *out)
 {
 	for (int row = 0; row < cells->rows; row++) {
-		const struct cprof_cell *line =
-			&cells->cells[(size_t)row * (size_t)cells->columns];
+		const struct cprof_cell *line = &cells->cells[(size_t)row * (size_t)cells->columns];
 		int end = cells->columns;
 		const char *now = NULL;
 

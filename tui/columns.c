@@ -64,13 +64,13 @@ static void make_functions(struct cprof_ui *ui)
 		add(ui, CPROF_COLUMN_CUM, "cum", 9, true);
 		add(ui, CPROF_COLUMN_CUM_SHARE, "cum%", 6, true);
 	}
-	if (model->view == CPROF_VIEW_HEAP && model->live && columns >= 70)
+	if (model->view == CPROF_VIEW_HEAP && ui->saved_view == CPROF_VIEWS && columns >= 70)
 		add(ui, CPROF_COLUMN_GROWTH, "growth/s", 9, true);
 	if (model->view == CPROF_VIEW_HEAP && columns < 110)
 		module = 0;
 	add_others(ui, NAME_LEAST + module + 12);
-	add(ui, CPROF_COLUMN_NAME, "function", CPROF_MAX(columns - used(ui) - module - (module > 0), 1),
-	    false);
+	add(ui, CPROF_COLUMN_NAME, "function",
+	    CPROF_MAX(columns - used(ui) - module - (module > 0), 1), false);
 	if (module)
 		add(ui, CPROF_COLUMN_MODULE, "module", module, false);
 }
@@ -84,9 +84,10 @@ static void make_threads(struct cprof_ui *ui)
 	add(ui, CPROF_COLUMN_TID, "tid", 7, true);
 	add(ui, CPROF_COLUMN_THREAD, "thread", columns >= 60 ? 15 : 8, false);
 	if (saved) {
-		const char *type = model->profile ? model->profile->strings
-							     [model->profile->types[model->type].type]
-						  : "";
+		const char *type =
+			model->profile
+				? model->profile->strings[model->profile->types[model->type].type]
+				: "";
 
 		add(ui, CPROF_COLUMN_VALUE, type, 12, true);
 		add(ui, CPROF_COLUMN_VALUE_SHARE, "%", 6, true);
@@ -130,13 +131,12 @@ void cprof_columns_next_sort(struct cprof_ui *ui)
 	struct cprof_tab *tab = cprof_ui_tab(ui);
 	size_t at = 0;
 
-	if (!ui->column_count || !cprof_ui_page(ui) ||
-	    cprof_ui_page(ui)->page != CPROF_PAGE_LIST) {
+	if (!ui->column_count || !cprof_ui_page(ui) || cprof_ui_page(ui)->page != CPROF_PAGE_LIST) {
 		cprof_ui_say(ui, "nothing is sorted here");
 		return;
 	}
-	while (at < ui->column_count && (ui->columns[at].kind != tab->sort ||
-					 ui->columns[at].type != tab->sort_type))
+	while (at < ui->column_count &&
+	       (ui->columns[at].kind != tab->sort || ui->columns[at].type != tab->sort_type))
 		at++;
 	for (size_t i = 1; i <= ui->column_count; i++) {
 		const struct cprof_column *column = &ui->columns[(at + i) % ui->column_count];

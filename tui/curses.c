@@ -66,9 +66,8 @@ static void put_cell(const struct terminal *terminal, int row, int column,
 		     const struct cprof_cell *cell)
 {
 	const struct look *look = &looks[cell->style];
-	bool colored = terminal->colors &&
-		       (look->foreground >= 0 || look->background >= 0 ||
-			(terminal->rich && (look->rich[0] || look->rich[1])));
+	bool colored = terminal->colors && (look->foreground >= 0 || look->background >= 0 ||
+					    (terminal->rich && (look->rich[0] || look->rich[1])));
 	attr_t attributes = look->attributes;
 	wchar_t text[CPROF_CELL_CHARS + 1] = {0};
 	cchar_t out;
@@ -90,7 +89,8 @@ static void terminal_show(struct cprof_screen *screen, const struct cprof_cells 
 	for (int row = 0; row < cells->rows; row++)
 		for (int column = 0; column < cells->columns; column++) {
 			const struct cprof_cell *cell =
-				&cells->cells[(size_t)row * (size_t)cells->columns + (size_t)column];
+				&cells->cells[(size_t)row * (size_t)cells->columns +
+					      (size_t)column];
 
 			if (cell->width)
 				put_cell(terminal, row, column, cell);

@@ -8,7 +8,8 @@
 #include <regex.h>
 #include <string.h>
 
-/* --- filter ---------------------------------------------------------------------------------------- */
+/* --- filter
+ * ---------------------------------------------------------------------------------------- */
 
 /* An expression that is not finished yet changes nothing. */
 static unsigned try_filter(struct cprof_ui *ui)
@@ -37,7 +38,8 @@ static void append(char *text, size_t size, int code)
 	if (u < 0x80)
 		snprintf(bytes, sizeof(bytes), "%c", (int)u);
 	else if (u < 0x800)
-		snprintf(bytes, sizeof(bytes), "%c%c", (int)(0xc0 | u >> 6), (int)(0x80 | (u & 0x3f)));
+		snprintf(bytes, sizeof(bytes), "%c%c", (int)(0xc0 | u >> 6),
+			 (int)(0x80 | (u & 0x3f)));
 	else if (u < 0x10000)
 		snprintf(bytes, sizeof(bytes), "%c%c%c", (int)(0xe0 | u >> 12),
 			 (int)(0x80 | (u >> 6 & 0x3f)), (int)(0x80 | (u & 0x3f)));
@@ -81,7 +83,8 @@ static unsigned filter_key(struct cprof_ui *ui, const struct cprof_key *key)
 	}
 }
 
-/* --- threads ---------------------------------------------------------------------------------------- */
+/* --- threads
+ * ---------------------------------------------------------------------------------------- */
 
 static unsigned choose_thread(struct cprof_ui *ui, const struct cprof_view_thread *thread)
 {
@@ -141,7 +144,8 @@ static unsigned thread_key(struct cprof_ui *ui, const struct cprof_key *key)
 	return CPROF_CHANGED_SCREEN;
 }
 
-/* --- help ------------------------------------------------------------------------------------------- */
+/* --- help
+ * ------------------------------------------------------------------------------------------- */
 
 static unsigned help_key(struct cprof_ui *ui, const struct cprof_key *key)
 {
@@ -177,7 +181,8 @@ static unsigned help_key(struct cprof_ui *ui, const struct cprof_key *key)
 	return CPROF_CHANGED_SCREEN;
 }
 
-/* --- all ---------------------------------------------------------------------------------------------- */
+/* --- all
+ * ---------------------------------------------------------------------------------------------- */
 
 unsigned cprof_ui_open_dialog(struct cprof_ui *ui, enum cprof_dialog dialog)
 {

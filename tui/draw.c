@@ -9,7 +9,8 @@
 
 #define KEYS_WIDTH 11
 
-/* --- help ---------------------------------------------------------------------------------------------- */
+/* --- help
+ * ---------------------------------------------------------------------------------------------- */
 
 static const char help_title[] = "cprof-attach: a process's CPU, memory, locks and threads";
 
@@ -49,6 +50,13 @@ int cprof_help_rows(const struct cprof_ui *ui)
 	return rows;
 }
 
+static void draw_more(struct cprof_cells *cells)
+{
+	cprof_cells_fill(cells, cells->rows - 1, 0, cells->columns, CPROF_STYLE_SELECTED);
+	cprof_cells_put(cells, cells->rows - 1, 1, cells->columns, CPROF_STYLE_SELECTED,
+			"more below: Space, Down; any other key: back");
+}
+
 void cprof_draw_help(struct cprof_ui *ui)
 {
 	struct cprof_cells *cells = &ui->cells;
@@ -65,11 +73,11 @@ void cprof_draw_help(struct cprof_ui *ui)
 		cprof_cells_put(cells, row, 1, cells->columns, CPROF_STYLE_DIM,
 				"any other key: back");
 	else if (cells->rows > 1)
-		cprof_cells_printf(cells, cells->rows - 1, 0, cells->columns, CPROF_STYLE_SELECTED,
-				   " more below: Space, Down; any other key: back ");
+		draw_more(cells);
 }
 
-/* --- threads -------------------------------------------------------------------------------------------- */
+/* --- threads
+ * -------------------------------------------------------------------------------------------- */
 
 void cprof_draw_thread_dialog(struct cprof_ui *ui)
 {
@@ -90,8 +98,8 @@ void cprof_draw_thread_dialog(struct cprof_ui *ui)
 	ui->dialog_top = CPROF_MAX(ui->dialog_top, ui->dialog_selected - rows + 1);
 	for (int i = 0; i < rows && ui->dialog_top + i < count; i++) {
 		int number = ui->dialog_top + i, row = ui->body_row + 1 + i;
-		enum cprof_style style = number == ui->dialog_selected ? CPROF_STYLE_SELECTED
-								       : CPROF_STYLE_NORMAL;
+		enum cprof_style style =
+			number == ui->dialog_selected ? CPROF_STYLE_SELECTED : CPROF_STYLE_NORMAL;
 		const struct cprof_view_thread *thread = &model->threads[number - (number > 0)];
 
 		cprof_cells_fill(cells, row, 0, cells->columns, style);
@@ -106,7 +114,9 @@ void cprof_draw_thread_dialog(struct cprof_ui *ui)
 	}
 }
 
-/* --- all -------------------------------------------------------------------------------------------------- */
+/* --- all
+ * --------------------------------------------------------------------------------------------------
+ */
 
 void cprof_draw(struct cprof_ui *ui)
 {

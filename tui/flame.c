@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The flame view: callers above, what they call below, as wide as it costs. A place in it is the way
- * there from the root, by name, so that it lasts while the numbers change.
+ * The flame view: callers above, what they call below, as wide as it costs. A place in it is the
+ * way there from the root, by name, so that it lasts while the numbers change.
  */
 #include "ui.h"
 
@@ -85,7 +85,8 @@ const char *cprof_flame_function(const struct cprof_ui *ui)
 	return node_name(model, flame->selected);
 }
 
-/* --- moving ------------------------------------------------------------------------------------------ */
+/* --- moving
+ * ------------------------------------------------------------------------------------------ */
 
 static uint32_t previous_sibling(const struct cprof_model *model, uint32_t id)
 {
@@ -188,7 +189,8 @@ bool cprof_flame_back(struct cprof_ui *ui)
 	return true;
 }
 
-/* --- drawing ----------------------------------------------------------------------------------------- */
+/* --- drawing
+ * ----------------------------------------------------------------------------------------- */
 
 struct canvas {
 	struct cprof_ui *ui;
@@ -210,9 +212,9 @@ static enum cprof_style style_of(const struct canvas *canvas, uint32_t id)
 	if (canvas->model->matches && node->row < canvas->model->analysis->count &&
 	    !canvas->model->matches[node->row])
 		return CPROF_STYLE_FLAME_DIM;
-	return (enum cprof_style)(CPROF_STYLE_FLAME + node_hash(canvas->model, id) %
-							     (CPROF_STYLE_FLAME_LAST -
-							      CPROF_STYLE_FLAME + 1));
+	return (enum cprof_style)(CPROF_STYLE_FLAME +
+				  node_hash(canvas->model, id) %
+					  (CPROF_STYLE_FLAME_LAST - CPROF_STYLE_FLAME + 1));
 }
 
 static void draw_box(struct canvas *canvas, uint32_t id, int left, int width)
@@ -292,8 +294,8 @@ static void draw_detail(const struct canvas *canvas, int row)
 	cprof_analysis_percent(node->value, node_at(model, canvas->flame->zoomed)->value, zoomed);
 	used = snprintf(numbers, sizeof(numbers), "%s %s", value, percent + strspn(percent, " "));
 	if (canvas->flame->zoomed)
-		used += snprintf(numbers + used, sizeof(numbers) - (size_t)used, " (%s of the zoom)",
-				 zoomed + strspn(zoomed, " "));
+		used += snprintf(numbers + used, sizeof(numbers) - (size_t)used,
+				 " (%s of the zoom)", zoomed + strspn(zoomed, " "));
 	snprintf(numbers + used, sizeof(numbers) - (size_t)used, ", own %s%s%s  ", self,
 		 *module ? "  " : "", module);
 	used = cprof_cells_put(&canvas->ui->cells, row, 0, canvas->ui->cells.columns,

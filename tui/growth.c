@@ -71,8 +71,9 @@ static void remember(struct cprof_growth *growth, const struct cprof_model *mode
 		return;
 	for (size_t i = 0; i < analysis->count; i++)
 		if (analysis->rows[i].flat[model->type])
-			look.rows[look.count++] = (struct seen){hash_of(analysis->rows[i].name),
-								analysis->rows[i].flat[model->type]};
+			look.rows[look.count++] =
+				(struct seen){hash_of(analysis->rows[i].name),
+					      analysis->rows[i].flat[model->type]};
 	qsort(look.rows, look.count, sizeof(*look.rows), by_name);
 	if (growth->count == LOOKS)
 		forget(growth, 1);

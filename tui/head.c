@@ -68,12 +68,13 @@ void cprof_draw_history(struct cprof_cells *cells, int row, int column, int widt
 		if (!(value >= 0))
 			continue;
 		level = CPROF_MAX(CPROF_MIN(level, 7), 0);
-		cprof_cells_put(cells, row, column + width - (int)shown + (int)i, 1,
-				CPROF_STYLE_GRAPH, cells->utf8 ? blocks[level] : plain[level]);
+		cprof_cells_put(cells, row, column + (int)i, 1, CPROF_STYLE_GRAPH,
+				cells->utf8 ? blocks[level] : plain[level]);
 	}
 }
 
-/* --- the process -------------------------------------------------------------------------------------- */
+/* --- the process
+ * -------------------------------------------------------------------------------------- */
 
 static void draw_process(struct cprof_ui *ui, int row)
 {
@@ -93,8 +94,8 @@ static void draw_process(struct cprof_ui *ui, int row)
 		used += cprof_cells_put(cells, row, used, cells->columns - used, CPROF_STYLE_BAD,
 					"STOPPED ");
 	if (cells->columns - used > right) {
-		cprof_cells_put(cells, row, used, cells->columns - used - right,
-				CPROF_STYLE_NORMAL, figures->cmdline);
+		cprof_cells_put(cells, row, used, cells->columns - used - right, CPROF_STYLE_NORMAL,
+				figures->cmdline);
 		cprof_cells_right(cells, row, cells->columns - right, right, CPROF_STYLE_NORMAL,
 				  text);
 	}
@@ -166,7 +167,8 @@ static void draw_ourselves(struct cprof_ui *ui, int row)
 			   "; own %s; hooked: %s", own, *hooked ? hooked : "nothing");
 }
 
-/* --- a saved profile ---------------------------------------------------------------------------------- */
+/* --- a saved profile
+ * ---------------------------------------------------------------------------------- */
 
 static void draw_file(struct cprof_ui *ui, int row)
 {
@@ -199,10 +201,12 @@ static void draw_file(struct cprof_ui *ui, int row)
 				CPROF_STYLE_NORMAL, shown);
 	}
 	if (used < cells->columns)
-		cprof_cells_right(cells, row, used, cells->columns - used, CPROF_STYLE_NORMAL, text);
+		cprof_cells_right(cells, row, used, cells->columns - used, CPROF_STYLE_NORMAL,
+				  text);
 }
 
-/* --- views --------------------------------------------------------------------------------------------- */
+/* --- views
+ * --------------------------------------------------------------------------------------------- */
 
 static void draw_tabs(struct cprof_ui *ui, int row)
 {
@@ -215,13 +219,13 @@ static void draw_tabs(struct cprof_ui *ui, int row)
 		bool on = model && (model->kinds[view].state == CPROF_SOURCE_ON ||
 				    model->kinds[view].state == CPROF_SOURCE_ENDED);
 		enum cprof_style style = view == ui->view ? CPROF_STYLE_TAB_ON
-					 : on		  ? CPROF_STYLE_TAB
+					 : on             ? CPROF_STYLE_TAB
 							  : CPROF_STYLE_DIM;
 
 		ui->tab_left[view] = column;
 		column += cprof_cells_printf(cells, row, column, cells->columns - column, style,
-					     view == ui->view ? "[%d %s]" : " %d %s ", (int)view + 1,
-					     cprof_view_title(ui, view));
+					     view == ui->view ? "[%d %s]" : " %d %s ",
+					     (int)view + 1, cprof_view_title(ui, view));
 	}
 	ui->tab_left[CPROF_VIEWS] = column;
 }
@@ -247,6 +251,26 @@ static void window_text(const struct cprof_ui *ui, char *text, size_t size)
 		snprintf(text, size, "last %llu s", (unsigned long long)window_ns / 1000000000);
 	else
 		snprintf(text, size, "since start");
+}
+
+/* "33 threads: S 30, R 3" */
+static void threads_text(const struct cprof_model *model, char *text, size_t size)
+{
+	size_t used = (size_t)snprintf(text, size, "%zu thread%s", model->thread_count,
+				       model->thread_count == 1 ? "" : "s");
+	const char *separator = ": ";
+
+	for (char state = 'A'; state <= 'z'; state++) {
+		size_t count = 0;
+
+		for (size_t i = 0; i < model->thread_count; i++)
+			count += model->threads[i].state == state;
+		if (count && used < size)
+			used += (size_t)snprintf(text + used, size - used, "%s%c %zu", separator,
+						 state, count);
+		if (count)
+			separator = ", ";
+	}
 }
 
 /* What the numbers are: of which time, which samples, in which order. */
@@ -296,16 +320,20 @@ static void draw_state(struct cprof_ui *ui, int row)
 		cprof_text_clean(text, strlen(text), text, sizeof(text));
 		column = put_state(ui, row, column, CPROF_STYLE_NORMAL, text);
 	}
+	if (model && model->view == CPROF_VIEW_THREADS) {
+		threads_text(model, text, sizeof(text));
+		column = put_state(ui, row, column, CPROF_STYLE_NORMAL, text);
+	}
 	if (model && model->unnamed)
 		column = put_state(ui, row, column, CPROF_STYLE_DIM, "(looking up names)");
-	if (model && model->live && model->period_ns > 2 * (ui->config->refresh_ns
-								    ? ui->config->refresh_ns
-								    : CPROF_VIEW_REFRESH_DEFAULT)) {
+	if (model && model->live && !ui->config->rows &&
+	    model->period_ns > 2 * (ui->config->refresh_ns ? ui->config->refresh_ns
+							   : CPROF_VIEW_REFRESH_DEFAULT)) {
 		snprintf(text, sizeof(text), "every %.0f s", (double)model->period_ns / 1e9);
 		column = put_state(ui, row, column, CPROF_STYLE_DIM, text);
 	}
-	if (cprof_ui_pending(ui) && ui->model &&
-	    cprof_now_ns() - ui->asked_ns > 300000000 && !ui->config->rows)
+	if (cprof_ui_pending(ui) && ui->model && cprof_now_ns() - ui->asked_ns > 300000000 &&
+	    !ui->config->rows)
 		put_state(ui, row, column, CPROF_STYLE_DIM, "working ...");
 }
 
@@ -332,7 +360,8 @@ int cprof_draw_head(struct cprof_ui *ui)
 	return row;
 }
 
-/* --- the bottom ------------------------------------------------------------------------------------------ */
+/* --- the bottom
+ * ------------------------------------------------------------------------------------------ */
 
 static int draw_keys(struct cprof_ui *ui, int row, const struct cprof_binding **next)
 {
@@ -354,7 +383,7 @@ static int draw_keys(struct cprof_ui *ui, int row, const struct cprof_binding **
 				   binding->brief);
 		cprof_cells_put(cells, row, column + (int)key, width - (int)key, CPROF_STYLE_NORMAL,
 				binding->brief + key);
-		column += width + 2;
+		column += width + (cells->columns < 100 ? 1 : 2);
 	}
 	*next = binding;
 	return column;
@@ -375,18 +404,20 @@ static void draw_message(struct cprof_ui *ui, int row)
 		used += 3;
 		cprof_cells_put(cells, row, used, cells->columns - used,
 				*ui->input_error ? CPROF_STYLE_BAD : CPROF_STYLE_DIM,
-				*ui->input_error ? ui->input_error
-						 : "regular expression; Enter keeps it, Esc does not");
+				*ui->input_error
+					? ui->input_error
+					: "regular expression; Enter keeps it, Esc does not");
 	} else if (*ui->message) {
 		cprof_cells_put(cells, row, 0, cells->columns,
 				*ui->message == '!' ? CPROF_STYLE_BAD : CPROF_STYLE_BOLD,
 				ui->message);
 	} else if (model && model->has_figures && model->figures.ended) {
-		cprof_cells_printf(cells, row, 0, cells->columns, CPROF_STYLE_BAD,
-				   "! process %d has ended%s%s: this is the last picture (w writes it, "
-				   "q leaves)",
-				   (int)model->figures.pid, *model->figures.ended_how ? ": " : "",
-				   model->figures.ended_how);
+		cprof_cells_printf(
+			cells, row, 0, cells->columns, CPROF_STYLE_BAD,
+			"! process %d has ended%s%s: this is the last picture (w writes it, "
+			"q leaves)",
+			(int)model->figures.pid, *model->figures.ended_how ? ": " : "",
+			model->figures.ended_how);
 	}
 }
 

@@ -10,11 +10,7 @@
 const struct cprof_binding cprof_bindings[] = {
 	{CPROF_REQUEST_VIEW, "1..6", NULL, "CPU, heap, mutex, block, threads, memtrace", {0}},
 	{CPROF_REQUEST_NEXT_VIEW, "Tab", "Tab view", "the next view", {CPROF_KEY_TAB}},
-	{CPROF_REQUEST_PREVIOUS_VIEW,
-	 "Shift-Tab",
-	 NULL,
-	 "the view before",
-	 {CPROF_KEY_BACK_TAB}},
+	{CPROF_REQUEST_PREVIOUS_VIEW, "Shift-Tab", NULL, "the view before", {CPROF_KEY_BACK_TAB}},
 	{CPROF_REQUEST_ENTER,
 	 "Enter",
 	 "Enter calls",
@@ -34,12 +30,20 @@ const struct cprof_binding cprof_bindings[] = {
 	 "only stacks through functions, files, modules that match a\nregular expression; empty: "
 	 "all",
 	 {'/'}},
-	{CPROF_REQUEST_NEXT_MATCH, "n N", NULL, "to the next row that matches, the one before", {'n'}},
+	{CPROF_REQUEST_NEXT_MATCH,
+	 "n N",
+	 NULL,
+	 "to the next row that matches, the one before",
+	 {'n'}},
 	{CPROF_REQUEST_PREVIOUS_MATCH, "", NULL, NULL, {'N'}},
 	{CPROF_REQUEST_THREAD, "t", "t thread", "only one thread, or all again", {'t'}},
 	{CPROF_REQUEST_SORT, "s", "s sort", "sort by the next column; or click on its head", {'s'}},
 	{CPROF_REQUEST_REVERSE, "S", NULL, "the other way round", {'S'}},
-	{CPROF_REQUEST_TYPE, "i", "i type", "the next value type: bytes, objects, time, counts", {'i'}},
+	{CPROF_REQUEST_TYPE,
+	 "i",
+	 "i type",
+	 "the next value type: bytes, objects, time, counts",
+	 {'i'}},
 	{CPROF_REQUEST_LONGER,
 	 "+ -",
 	 "+- window",
@@ -62,9 +66,17 @@ const struct cprof_binding cprof_bindings[] = {
 	{CPROF_REQUEST_PAGE_DOWN, "", NULL, NULL, {CPROF_KEY_PAGE_DOWN}},
 	{CPROF_REQUEST_HOME, "Home End", NULL, "first and last row", {CPROF_KEY_HOME, 'g'}},
 	{CPROF_REQUEST_END, "", NULL, NULL, {CPROF_KEY_END, 'G'}},
-	{CPROF_REQUEST_LEFT, "Left Right", NULL, "long lines; siblings in the flame view", {CPROF_KEY_LEFT}},
+	{CPROF_REQUEST_LEFT,
+	 "Left Right",
+	 NULL,
+	 "long lines; siblings in the flame view",
+	 {CPROF_KEY_LEFT}},
 	{CPROF_REQUEST_RIGHT, "", NULL, NULL, {CPROF_KEY_RIGHT}},
-	{CPROF_REQUEST_BACK, "Esc", "Esc back", "back; then: no filter, all threads", {CPROF_KEY_ESCAPE}},
+	{CPROF_REQUEST_BACK,
+	 "Esc",
+	 "Esc back",
+	 "back; then: no filter, all threads",
+	 {CPROF_KEY_ESCAPE}},
 	{CPROF_REQUEST_HELP, "? F1", "? help", "this help", {'?', CPROF_KEY_F1, 'h'}},
 	{CPROF_REQUEST_QUIT,
 	 "q F10",
@@ -72,7 +84,11 @@ const struct cprof_binding cprof_bindings[] = {
 	 "leave: the process goes on as if nothing had been",
 	 {'q', CPROF_KEY_F10}},
 	{CPROF_REQUEST_REDRAW, "Ctrl-L", NULL, "draw the screen anew", {CPROF_KEY_REDRAW}},
-	{CPROF_REQUEST_CLICK, "mouse", NULL, "click: select, sort, choose a view; wheel: scroll", {CPROF_KEY_CLICK}},
+	{CPROF_REQUEST_CLICK,
+	 "mouse",
+	 NULL,
+	 "click: select, sort, choose a view; wheel: scroll",
+	 {CPROF_KEY_CLICK}},
 	{CPROF_REQUEST_SCROLL_UP, "", NULL, NULL, {CPROF_KEY_WHEEL_UP}},
 	{CPROF_REQUEST_SCROLL_DOWN, "", NULL, NULL, {CPROF_KEY_WHEEL_DOWN}},
 	{CPROF_REQUEST_NONE, NULL, NULL, NULL, {0}},
@@ -89,16 +105,19 @@ enum cprof_request cprof_key_request(int code)
 	return CPROF_REQUEST_NONE;
 }
 
-/* --- scripts ------------------------------------------------------------------------------------- */
+/* --- scripts -------------------------------------------------------------------------------------
+ */
 
 static const struct {
 	char letter;
 	int code;
 } escapes[] = {
-	{'n', CPROF_KEY_ENTER},     {'e', CPROF_KEY_ESCAPE}, {'t', CPROF_KEY_TAB},
-	{'u', CPROF_KEY_UP},        {'d', CPROF_KEY_DOWN},   {'l', CPROF_KEY_LEFT},
-	{'r', CPROF_KEY_RIGHT},     {'U', CPROF_KEY_PAGE_UP}, {'D', CPROF_KEY_PAGE_DOWN},
-	{'h', CPROF_KEY_HOME},      {'E', CPROF_KEY_END},    {'b', CPROF_KEY_BACKSPACE},
+	{'n', CPROF_KEY_ENTER},     {'e', CPROF_KEY_ESCAPE},
+	{'t', CPROF_KEY_TAB},       {'u', CPROF_KEY_UP},
+	{'d', CPROF_KEY_DOWN},      {'l', CPROF_KEY_LEFT},
+	{'r', CPROF_KEY_RIGHT},     {'U', CPROF_KEY_PAGE_UP},
+	{'D', CPROF_KEY_PAGE_DOWN}, {'h', CPROF_KEY_HOME},
+	{'E', CPROF_KEY_END},       {'b', CPROF_KEY_BACKSPACE},
 	{'T', CPROF_KEY_BACK_TAB},  {'\\', '\\'},
 };
 
@@ -110,10 +129,10 @@ bool cprof_key_script(const char **script, struct cprof_key *key)
 	if (!*next)
 		return false;
 	if (*next != '\\') {
-		key->code = *next == '\n'	? CPROF_KEY_ENTER
-			    : *next == '\t'	? CPROF_KEY_TAB
+		key->code = *next == '\n'     ? CPROF_KEY_ENTER
+			    : *next == '\t'   ? CPROF_KEY_TAB
 			    : *next == '\033' ? CPROF_KEY_ESCAPE
-						: (int)cprof_text_next(script);
+					      : (int)cprof_text_next(script);
 		*script += (const char *)next == *script;
 		return true;
 	}
@@ -131,9 +150,9 @@ struct cprof_error *cprof_key_script_check(const char *script)
 
 	while (next && cprof_key_script(&next, &key))
 		if (!key.code)
-			return cprof_error_create(
-				CPROF_USAGE,
-				"there are \\n \\e \\t \\u \\d \\l \\r \\U \\D \\h \\E \\b \\T \\\\",
-				"--keys: \\%c: there is no such key", next[-1]);
+			return cprof_error_create(CPROF_USAGE,
+						  "there are \\n \\e \\t \\u \\d \\l \\r \\U \\D "
+						  "\\h \\E \\b \\T \\\\",
+						  "--keys: \\%c: there is no such key", next[-1]);
 	return NULL;
 }

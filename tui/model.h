@@ -26,7 +26,7 @@ enum cprof_view_id {
 
 enum cprof_page {
 	CPROF_PAGE_LIST,
-	CPROF_PAGE_PEEK,   /* callers and callees of a function */
+	CPROF_PAGE_PEEK, /* callers and callees of a function */
 	CPROF_PAGE_FLAME,
 	CPROF_PAGE_SOURCE, /* of a function, as the next */
 	CPROF_PAGE_CODE,
@@ -43,9 +43,9 @@ struct cprof_want {
 	enum cprof_page page;
 	uint64_t window_ns; /* 0: since the start */
 	bool frozen;
-	int64_t tid;     /* only this thread; 0: see the following */
+	int64_t tid;       /* only this thread; 0: see the following */
 	int64_t stack_tid; /* whose stack */
-	char type[64];   /* name of the value type, "" the default one */
+	char type[64];     /* name of the value type, "" the default one */
 	char thread[CPROF_NAME_MAX];
 	char stack_thread[CPROF_NAME_MAX];
 	char filter[CPROF_FILTER_MAX];
@@ -57,9 +57,9 @@ struct cprof_view_thread {
 	int64_t tid; /* 0: only its name is known */
 	char name[CPROF_NAME_MAX];
 	char state;
-	double cpu;        /* < 0 unknown */
-	uint64_t cpu_ns;   /* UINT64_MAX unknown */
-	int64_t value;     /* of a profile, in the unit of its type */
+	double cpu;      /* < 0 unknown */
+	uint64_t cpu_ns; /* UINT64_MAX unknown */
+	int64_t value;   /* of a profile, in the unit of its type */
 	char wait[12];
 	char detail[96];
 	char top[128];
@@ -103,9 +103,9 @@ struct cprof_model {
 	size_t type;
 	const char *unit;        /* of the profile */
 	const char *output_unit; /* of the table */
-	int64_t whole;  /* the sum of all values, those that the filter leaves out among them */
-	bool *matches;  /* one a row; NULL: all do */
-	double *growth; /* heap: one a row, in the unit of the type a second; NULL unknown */
+	int64_t whole;    /* the sum of all values, those that the filter leaves out among them */
+	bool *matches;    /* one a row; NULL: all do */
+	double *growth;   /* heap: one a row, in the unit of the type a second; NULL unknown */
 	uint64_t span_ns; /* that the profile is about, 0 unknown */
 	bool unnamed;     /* some symbols are still being looked up */
 	char base[64];    /* "baseline of 12:01:02", "" none */

@@ -12,6 +12,7 @@
 
 #define CPROF_QUEUE_MAX     16
 #define CPROF_MEMTRACE_KEEP 1000 /* lines */
+#define CPROF_NAMES_FROM    4    /* refreshes go by without waiting for names */
 
 struct cprof_queued {
 	enum cprof_action action;
@@ -23,7 +24,7 @@ struct cprof_queued {
 struct cprof_held {
 	struct cprof_profile *profile;
 	uint64_t window_ns;
-	uint64_t taken_ns;      /* CLOCK_MONOTONIC */
+	uint64_t taken_ns; /* CLOCK_MONOTONIC */
 	uint64_t taken_wall_ns;
 	bool unnamed;
 };
@@ -59,7 +60,7 @@ struct cprof_worker {
 	struct cprof_source_figures figures;
 	struct cprof_history history;
 	struct cprof_source_threads *threads; /* of the last look */
-	struct cprof_dump *dump; /* of one thread, and which, and when */
+	struct cprof_dump *dump;              /* of one thread, and which, and when */
 	int64_t dump_tid;
 	uint64_t dump_ns;
 	struct cprof_memtrace_line *lines;
@@ -70,9 +71,10 @@ struct cprof_worker {
 	uint64_t period_ns;
 	uint64_t answered;
 	uint64_t frame;
+	uint64_t names_from; /* the frame from which on names are waited for */
 	bool ended;
 	bool saved_threads; /* its samples name threads */
-	bool named; /* wait for names */
+	bool named;         /* wait for names */
 };
 
 /* The name of a view's kind. */

@@ -25,7 +25,8 @@ static bool lists_functions(const struct cprof_model *model)
 	       model->analysis;
 }
 
-/* --- order ------------------------------------------------------------------------------------------ */
+/* --- order
+ * ------------------------------------------------------------------------------------------ */
 
 static int by_size(double a, double b)
 {
@@ -113,8 +114,8 @@ static int compare(const void *a, const void *b, void *context)
 {
 	const struct cprof_ui *ui = context;
 	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-	int order = lists_threads(ui->model) ? compare_threads(ui, x, y)
-					     : compare_functions(ui, x, y);
+	int order =
+		lists_threads(ui->model) ? compare_threads(ui, x, y) : compare_functions(ui, x, y);
 
 	return ui->tabs[ui->view].reverse ? -order : order;
 }
@@ -166,7 +167,8 @@ static void make_order(struct cprof_ui *ui)
 		qsort_r(ui->order, ui->order_count, sizeof(*ui->order), compare, ui);
 }
 
-/* --- rows -------------------------------------------------------------------------------------------- */
+/* --- rows
+ * -------------------------------------------------------------------------------------------- */
 
 int cprof_rows_count(const struct cprof_ui *ui)
 {
@@ -266,9 +268,10 @@ static uint64_t mark_of(const struct cprof_ui *ui, int row)
 	if (id == UINT32_MAX)
 		return 0;
 	return hash_of(model->analysis->rows[id].name) +
-	       (model->page == CPROF_PAGE_PEEK
-			? (row < (int)model->peek.caller_count ? 2 : row > (int)model->peek.caller_count ? 4 : 0)
-			: 0);
+	       (model->page == CPROF_PAGE_PEEK ? (row < (int)model->peek.caller_count   ? 2
+						  : row > (int)model->peek.caller_count ? 4
+											: 0)
+					       : 0);
 }
 
 /* Who has not moved stays at the top, or in lines that keep coming at the end. */

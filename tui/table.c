@@ -49,7 +49,8 @@ static void put_share(const struct line *line, int left, int width, int64_t valu
 			  text + strspn(text, " "));
 }
 
-/* --- functions ------------------------------------------------------------------------------------------ */
+/* --- functions
+ * ------------------------------------------------------------------------------------------ */
 
 static void put_growth(const struct line *line, const struct cprof_column *column, uint32_t id)
 {
@@ -63,10 +64,10 @@ static void put_growth(const struct line *line, const struct cprof_column *colum
 		if (value)
 			snprintf(text, sizeof(text), "%c%s", value < 0 ? '-' : '+', number);
 	}
-	cprof_cells_right(&line->ui->cells, line->row, column->left, column->width,
-			  plain(line, growth && growth[id] > 0 ? CPROF_STYLE_WARN
-							       : CPROF_STYLE_NORMAL),
-			  text);
+	cprof_cells_right(
+		&line->ui->cells, line->row, column->left, column->width,
+		plain(line, growth && growth[id] > 0 ? CPROF_STYLE_WARN : CPROF_STYLE_NORMAL),
+		text);
 }
 
 static void put_other(const struct line *line, const struct cprof_column *column, uint32_t id)
@@ -141,7 +142,8 @@ static void draw_function(const struct line *line, uint32_t id, int64_t sum)
 	}
 }
 
-/* --- threads -------------------------------------------------------------------------------------------- */
+/* --- threads
+ * -------------------------------------------------------------------------------------------- */
 
 static void draw_thread(const struct line *line, const struct cprof_view_thread *thread)
 {
@@ -196,13 +198,15 @@ static void draw_thread(const struct line *line, const struct cprof_view_thread 
 			break;
 		}
 		if (column->to_right)
-			cprof_cells_right(cells, line->row, column->left, column->width, style, text);
+			cprof_cells_right(cells, line->row, column->left, column->width, style,
+					  text);
 		else
 			cprof_cells_put(cells, line->row, column->left, column->width, style, text);
 	}
 }
 
-/* --- the other pages -------------------------------------------------------------------------------------- */
+/* --- the other pages
+ * -------------------------------------------------------------------------------------- */
 
 #define PEEK_NAME 49 /* column where names start */
 
@@ -295,7 +299,10 @@ static void draw_listing(const struct line *line, int number)
 				text);
 	}
 	put_text(line, code ? 43 : 35, row->text,
-		 line->model->whole && row->flat && (double)llabs(row->flat) >= HOT_SHARE * (double)line->model->whole ? CPROF_STYLE_BOLD : style);
+		 line->model->whole && row->flat &&
+				 (double)llabs(row->flat) >= HOT_SHARE * (double)line->model->whole
+			 ? CPROF_STYLE_BOLD
+			 : style);
 }
 
 static void draw_row(const struct line *line, int number, int64_t sum)
@@ -328,7 +335,9 @@ static void draw_row(const struct line *line, int number, int64_t sum)
 	}
 }
 
-/* --- heads ------------------------------------------------------------------------------------------------- */
+/* --- heads
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static void draw_columns(struct cprof_ui *ui, int row)
 {
@@ -341,8 +350,8 @@ static void draw_columns(struct cprof_ui *ui, int row)
 		char text[48];
 
 		snprintf(text, sizeof(text), "%s%s", column->title,
-			 !sorted       ? ""
-			 : cells->utf8 ? (tab->reverse ? "▲" : "▼")
+			 !sorted        ? ""
+			 : cells->utf8  ? (tab->reverse ? "▲" : "▼")
 			 : tab->reverse ? "^"
 					: "v");
 		if (column->to_right)
@@ -364,15 +373,16 @@ static void head_text(struct cprof_ui *ui, int row, const struct cprof_model *mo
 
 	switch (model->page) {
 	case CPROF_PAGE_PEEK:
-		snprintf(text, sizeof(text), "%9s %6s %8s %6s %8s %6s %s", "calls", "calls%", "flat",
-			 "flat%", "cum", "cum%", "callers, function, callees");
+		snprintf(text, sizeof(text), "%9s %6s %8s %6s %8s %6s %s", "calls", "calls%",
+			 "flat", "flat%", "cum", "cum%", "callers, function, callees");
 		if (cells->columns < 80)
 			snprintf(text, sizeof(text), "%9s %6s  %s", "calls", "calls%",
 				 "callers, function, callees");
 		break;
 	case CPROF_PAGE_FLAME:
-		snprintf(text, sizeof(text), "flame: callers above what they call, as wide as they "
-					     "cost");
+		snprintf(text, sizeof(text),
+			 "flame: callers above what they call, as wide as they "
+			 "cost");
 		break;
 	case CPROF_PAGE_SOURCE:
 	case CPROF_PAGE_CODE:
@@ -383,21 +393,23 @@ static void head_text(struct cprof_ui *ui, int row, const struct cprof_model *mo
 					  "%9s %9s %6s ", "flat", "cum", "flat%");
 		used += cprof_cells_name(cells, row, used, (cells->columns - used) / 2,
 					 CPROF_STYLE_HEAD, function);
-		cprof_cells_printf(cells, row, used, cells->columns - used, CPROF_STYLE_HEAD, "  %s",
-				   model->listing ? file : "");
+		cprof_cells_printf(cells, row, used, cells->columns - used, CPROF_STYLE_HEAD,
+				   "  %s", model->listing ? file : "");
 		return;
 	case CPROF_PAGE_STACK:
-		snprintf(text, sizeof(text), ui->saved_view == CPROF_VIEWS
-						     ? "stack of thread %lld %s: it is stopped for a "
-						       "moment at every look (Space: no more)"
-						     : "stacks of thread %lld %s, the largest first",
+		snprintf(text, sizeof(text),
+			 ui->saved_view == CPROF_VIEWS
+				 ? "stack of thread %lld %s: it is stopped for a "
+				   "moment at every look (Space: no more)"
+				 : "stacks of thread %lld %s, the largest first",
 			 (long long)level->tid, level->thread);
 		break;
 	default:
 		if (model->view == CPROF_VIEW_MEMTRACE)
 			snprintf(text, sizeof(text),
 				 "heap N @time alloc's share: clock, malloc+free/kernel cpu, "
-				 "+allocated-freed, live start->peak->end, rss, limit, fragmentation, "
+				 "+allocated-freed, live start->peak->end, rss, limit, "
+				 "fragmentation, "
 				 "threads, cpus");
 	}
 	cprof_cells_put(cells, row, 0, cells->columns, CPROF_STYLE_HEAD, text);
@@ -414,7 +426,8 @@ static void draw_row_head(struct cprof_ui *ui, int row, const struct cprof_model
 	}
 }
 
-/* --- nothing to see --------------------------------------------------------------------------------------- */
+/* --- nothing to see
+ * --------------------------------------------------------------------------------------- */
 
 static const char *const about_heap[] = {
 	"The heap profile needs an agent in the process. Attaching it",
@@ -454,7 +467,7 @@ static int centered(struct cprof_ui *ui, int row, enum cprof_style style, const 
 
 static void draw_off(struct cprof_ui *ui, const struct cprof_model *model)
 {
-	const char *const *about = ui->view == CPROF_VIEW_HEAP	  ? about_heap
+	const char *const *about = ui->view == CPROF_VIEW_HEAP    ? about_heap
 				   : ui->view == CPROF_VIEW_MUTEX ? about_mutex
 								  : about_block;
 	int row = ui->body_row + (ui->body_rows > 14 ? 2 : 0);
@@ -466,7 +479,7 @@ static void draw_off(struct cprof_ui *ui, const struct cprof_model *model)
 		row = centered(ui, row, CPROF_STYLE_NORMAL, *about);
 	row = centered(ui, row, CPROF_STYLE_NORMAL, "");
 	centered(ui, row, CPROF_STYLE_BOLD,
-		 cprof_worker_busy(ui->worker) ? "starting ..."
+		 cprof_worker_busy(ui->worker)  ? "starting ..."
 		 : ui->view == CPROF_VIEW_BLOCK ? "Enter starts it"
 						: "Enter attaches the agent");
 }
@@ -483,7 +496,8 @@ static const char *advice(const struct cprof_ui *ui, const struct cprof_model *m
 	if (!model->live)
 		return "there are no samples";
 	if (model->view == CPROF_VIEW_CPU)
-		return "no samples: the process has not run in this time (+ longer window, 4 where it "
+		return "no samples: the process has not run in this time (+ longer window, 4 where "
+		       "it "
 		       "waits, 5 its threads)";
 	if (model->view == CPROF_VIEW_HEAP)
 		return "nothing was sampled yet of what has been allocated since the agent came";
@@ -516,7 +530,9 @@ static void draw_empty(struct cprof_ui *ui, const struct cprof_model *model)
 	}
 }
 
-/* --- the body ----------------------------------------------------------------------------------------------- */
+/* --- the body
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static void scroll_to_selection(struct cprof_ui *ui, int count)
 {
@@ -552,7 +568,8 @@ static int draw_banner(struct cprof_ui *ui, const struct cprof_model *model, int
 				   "! DEADLOCK: %s", model->deadlock);
 		return 1;
 	}
-	if (kind->state == CPROF_SOURCE_ENDED || (kind->state == CPROF_SOURCE_ON && kind->detail[0])) {
+	if (kind->state == CPROF_SOURCE_ENDED ||
+	    (kind->state == CPROF_SOURCE_ON && kind->detail[0])) {
 		cprof_cells_put(&ui->cells, row, 0, ui->cells.columns,
 				kind->state == CPROF_SOURCE_ENDED ? CPROF_STYLE_WARN
 								  : CPROF_STYLE_DIM,

@@ -11,7 +11,8 @@
 
 #define STACKS_SHOWN 20 /* of a thread in a saved profile */
 
-/* --- by labels ---------------------------------------------------------------------------------- */
+/* --- by labels ----------------------------------------------------------------------------------
+ */
 
 struct label_thread {
 	const char *name;
@@ -89,7 +90,8 @@ static void name_top(const struct cprof_profile *profile, uint32_t stack_id, cha
 		location = &profile->locations[profile->stack_items[stack->first]];
 		if (location->line_count)
 			name = profile->strings
-				       [profile->functions[profile->lines[location->first_line].function]
+				       [profile->functions[profile->lines[location->first_line]
+								   .function]
 						.name];
 	}
 	cprof_text_clean(name, strlen(name), top, size);
@@ -144,7 +146,8 @@ struct cprof_error *cprof_model_label_threads(struct cprof_model *model,
 	return NULL;
 }
 
-/* --- live --------------------------------------------------------------------------------------- */
+/* --- live ---------------------------------------------------------------------------------------
+ */
 
 struct cprof_error *cprof_model_live_threads(struct cprof_model *model,
 					     const struct cprof_source_threads *threads)
@@ -172,7 +175,8 @@ struct cprof_error *cprof_model_live_threads(struct cprof_model *model,
 	return NULL;
 }
 
-/* --- stacks ------------------------------------------------------------------------------------- */
+/* --- stacks -------------------------------------------------------------------------------------
+ */
 
 static const char *base_name(const char *path)
 {
@@ -181,7 +185,8 @@ static const char *base_name(const char *path)
 	return slash && slash[1] ? slash + 1 : path;
 }
 
-static bool put_frame(struct cprof_model *model, size_t number, const struct cprof_dump_frame *frame)
+static bool put_frame(struct cprof_model *model, size_t number,
+		      const struct cprof_dump_frame *frame)
 {
 	char place[512] = "";
 	char offset[32] = "";
@@ -235,7 +240,8 @@ struct cprof_error *cprof_model_live_stack(struct cprof_model *model, const stru
 				wait->detail ? " " : "", wait->detail ? wait->detail : "");
 	if (wait->owner)
 		fine &= cprof_model_line(model, CPROF_STYLE_WARN, "     held by thread %d%s",
-					 (int)wait->owner, wait->owner_gone ? ", which is gone" : "");
+					 (int)wait->owner,
+					 wait->owner_gone ? ", which is gone" : "");
 	if (!thread->held)
 		fine &= cprof_model_line(model, CPROF_STYLE_WARN,
 					 "     it could not be stopped: no stack");
@@ -281,8 +287,9 @@ static bool put_saved_stack(struct cprof_model *model, const struct stack_value 
 			base_name(profile->strings[profile->mappings[location->mapping].file]);
 
 		if (!location->line_count)
-			fine = cprof_model_line(model, CPROF_STYLE_NORMAL, "  #%-3zu 0x%" PRIx64
-						"  (%s)", number++, location->address, module);
+			fine = cprof_model_line(model, CPROF_STYLE_NORMAL,
+						"  #%-3zu 0x%" PRIx64 "  (%s)", number++,
+						location->address, module);
 		for (uint32_t j = 0; j < location->line_count && fine; j++) {
 			const struct cprof_profile_line *line =
 				&profile->lines[location->first_line + j];
@@ -290,13 +297,13 @@ static bool put_saved_stack(struct cprof_model *model, const struct stack_value 
 				&profile->functions[line->function];
 			bool inlined = j + 1 < location->line_count;
 
-			fine = cprof_model_line(
-				model, inlined ? CPROF_STYLE_DIM : CPROF_STYLE_NORMAL,
-				"  #%-3zu %s  %s:%" PRId64 "%s%s%s%s", number++,
-				profile->strings[function->name],
-				base_name(profile->strings[function->file]), line->line,
-				*module ? "  (" : "", module, *module ? ")" : "",
-				inlined ? " inlined" : "");
+			fine = cprof_model_line(model,
+						inlined ? CPROF_STYLE_DIM : CPROF_STYLE_NORMAL,
+						"  #%-3zu %s  %s:%" PRId64 "%s%s%s%s", number++,
+						profile->strings[function->name],
+						base_name(profile->strings[function->file]),
+						line->line, *module ? "  (" : "", module,
+						*module ? ")" : "", inlined ? " inlined" : "");
 		}
 	}
 	return fine && cprof_model_line(model, CPROF_STYLE_NORMAL, "%s", "");
@@ -322,8 +329,8 @@ struct cprof_error *cprof_model_saved_stack(struct cprof_model *model,
 		cprof_text_clean(label.name, strlen(label.name), name, sizeof(name));
 		if (want->stack_tid ? label.tid == want->stack_tid
 				    : !strcmp(name, want->stack_thread))
-			entries[count++] = (struct stack_value){
-				value, profile->samples[i].stack, label.wait};
+			entries[count++] =
+				(struct stack_value){value, profile->samples[i].stack, label.wait};
 	}
 	qsort(entries, count, sizeof(*entries), by_stack_value);
 	for (size_t i = 0; i < count && i < STACKS_SHOWN; i++)

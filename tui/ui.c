@@ -16,7 +16,7 @@ void cprof_ui_init(struct cprof_ui *ui, struct cprof_worker *worker,
 	*ui = (struct cprof_ui){
 		.worker = worker, .config = config, .saved_view = cprof_worker_saved_view(worker)};
 	ui->window = ui->saved_view == CPROF_VIEWS ? WINDOW_LIVE : WINDOW_START;
-	ui->view = ui->saved_view == CPROF_VIEWS ? CPROF_VIEW_CPU : ui->saved_view;
+	ui->view = cprof_worker_first_view(worker);
 	for (size_t i = 0; i < CPROF_VIEWS; i++) {
 		ui->tabs[i].sort = i == CPROF_VIEW_THREADS ? CPROF_COLUMN_CPU : CPROF_COLUMN_FLAT;
 		if (config->sample_index)

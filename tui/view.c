@@ -17,8 +17,7 @@
 #define PENDING_MS      300 /* what takes longer is told */
 #define HEADLESS_FRAMES 3   /* a live view has something to show before keys are pressed */
 
-static const int signals[] = {SIGINT,  SIGTERM, SIGHUP,  SIGQUIT,
-			      SIGTSTP, SIGCONT, SIGWINCH};
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH};
 
 static void fill_mask(sigset_t *mask)
 {
@@ -70,7 +69,8 @@ static void draw(struct view *view, bool anew)
 	view->screen->ops->show(view->screen, &view->ui.cells, anew);
 }
 
-/* --- on a terminal ------------------------------------------------------------------------------------ */
+/* --- on a terminal
+ * ------------------------------------------------------------------------------------ */
 
 static void stop_for_a_while(struct view *view)
 {
@@ -164,7 +164,8 @@ static void run_terminal(struct view *view)
 	}
 }
 
-/* --- headless --------------------------------------------------------------------------------------------- */
+/* --- headless
+ * --------------------------------------------------------------------------------------------- */
 
 /* Waits for news; false if a signal came. */
 static bool wait_for_news(struct view *view)
@@ -224,7 +225,9 @@ static void run_headless(struct view *view)
 	draw(view, false);
 }
 
-/* --- both --------------------------------------------------------------------------------------------------- */
+/* --- both
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static enum cprof_view_id view_of_kind(const char *kind)
 {

@@ -30,7 +30,8 @@ static void put_want(struct cprof_want *to, const struct cprof_want *from)
 	to->function = from->function ? strdup(from->function) : NULL;
 }
 
-/* --- the user's side ---------------------------------------------------------------------------- */
+/* --- the user's side ----------------------------------------------------------------------------
+ */
 
 uint64_t cprof_worker_want(struct cprof_worker *worker, const struct cprof_want *want)
 {
@@ -121,7 +122,20 @@ enum cprof_view_id cprof_worker_saved_view(const struct cprof_worker *worker)
 	return worker->saved_view;
 }
 
-/* --- the worker's side -------------------------------------------------------------------------- */
+enum cprof_view_id cprof_worker_first_view(const struct cprof_worker *worker)
+{
+	const struct cprof_profile *profile;
+
+	if (worker->saved_view == CPROF_VIEWS)
+		return CPROF_VIEW_CPU;
+	profile = worker->held[worker->saved_view].profile;
+	return worker->saved_threads && cprof_profile_find_type(profile, "threads") >= 0
+		       ? CPROF_VIEW_THREADS
+		       : worker->saved_view;
+}
+
+/* --- the worker's side --------------------------------------------------------------------------
+ */
 
 void cprof_worker_publish(struct cprof_worker *worker, struct cprof_model *model)
 {
@@ -192,11 +206,12 @@ static void schedule(struct cprof_worker *worker, uint64_t cost_ns)
 	uint64_t now = cprof_now_ns();
 
 	worker->period_ns = CPROF_MAX(refresh, CPROF_MIN(cost_ns * COST_SHARE, PERIOD_MAX_NS));
-	worker->next_ns = CPROF_MAX(worker->next_ns + worker->period_ns, now + worker->period_ns / 2);
+	worker->next_ns =
+		CPROF_MAX(worker->next_ns + worker->period_ns, now + worker->period_ns / 2);
 	for (size_t i = CPROF_COUNT(early_ns); i-- > 0;)
 		if (now < worker->started_ns + early_ns[i])
-			worker->next_ns = CPROF_MIN(worker->next_ns,
-						    worker->started_ns + early_ns[i]);
+			worker->next_ns =
+				CPROF_MIN(worker->next_ns, worker->started_ns + early_ns[i]);
 	if (worker->ended || worker->saved_view != CPROF_VIEWS)
 		worker->next_ns = UINT64_MAX;
 }
@@ -260,12 +275,8 @@ static void *work(void *context)
 	return NULL;
 }
 
-/* --- beginning and end -------------------------------------------------------------------------- */
-
-static bool has_type(const struct cprof_profile *profile, const char *type)
-{
-	return cprof_profile_find_type(profile, type) >= 0;
-}
+/* --- beginning and end --------------------------------------------------------------------------
+ */
 
 static bool has_label(const struct cprof_profile *profile, const char *key)
 {
@@ -275,15 +286,18 @@ static bool has_label(const struct cprof_profile *profile, const char *key)
 	return false;
 }
 
-/* By its value types. A block profile is told from a mutex profile by what is said of its waits. */
-static enum cprof_view_id view_of(const struct cprof_profile *profile)
+/* Kinds without a view of their own are shown as CPU is. */
+static enum cprof_view_id saved_view(struct cprof_worker *worker)
 {
-	if (has_type(profile, "inuse_space") || has_type(profile, "alloc_space") ||
-	    has_type(profile, "space"))
-		return CPROF_VIEW_HEAP;
-	if (!has_type(profile, "contentions"))
-		return CPROF_VIEW_CPU;
-	return has_label(profile, "wait") ? CPROF_VIEW_BLOCK : CPROF_VIEW_MUTEX;
+	struct cprof_source *source = worker->source;
+	struct cprof_source_kind kind;
+
+	for (enum cprof_view_id view = CPROF_VIEW_HEAP; view < CPROF_VIEW_PROFILES; view++) {
+		source->ops->kind(source, cprof_worker_kind(worker, view), &kind);
+		if (kind.state == CPROF_SOURCE_ENDED)
+			return view;
+	}
+	return CPROF_VIEW_CPU;
 }
 
 static struct cprof_error *prepare_saved(struct cprof_worker *worker)
@@ -291,7 +305,7 @@ static struct cprof_error *prepare_saved(struct cprof_worker *worker)
 	struct cprof_profile *profile;
 
 	CPROF_TRY(worker->source->ops->snapshot(worker->source, NULL, &profile));
-	worker->saved_view = view_of(profile);
+	worker->saved_view = saved_view(worker);
 	worker->saved_threads = has_label(profile, "tid") || has_label(profile, "thread");
 	worker->held[worker->saved_view] = (struct cprof_held){.profile = profile};
 	if (!worker->config->base)
@@ -338,6 +352,7 @@ struct cprof_error *cprof_worker_create(struct cprof_source *source,
 	worker->config = config;
 	worker->saved_view = CPROF_VIEWS;
 	worker->line_next = 1;
+	worker->names_from = CPROF_NAMES_FROM;
 	worker->started_ns = worker->next_ns = cprof_now_ns();
 	pthread_mutex_init(&worker->lock, NULL);
 	pthread_condattr_init(&attributes);
@@ -348,7 +363,7 @@ struct cprof_error *cprof_worker_create(struct cprof_source *source,
 	worker->growth = cprof_growth_create();
 	if (worker->event_fd < 0 || !worker->growth)
 		error = cprof_error_errno(CPROF_FAILED, errno, NULL, "the view");
-	if (!error && !source->ops->kind)
+	if (!error && config->file)
 		error = prepare_saved(worker);
 	if (!error) {
 		errnum = pthread_create(&worker->thread, NULL, work, worker);

@@ -10,12 +10,12 @@
 #include <pthread.h>
 
 enum cprof_action {
-	CPROF_ACTION_BEGIN,  /* a view's kind */
-	CPROF_ACTION_WRITE,  /* what a model shows */
-	CPROF_ACTION_DUMP,   /* all threads */
-	CPROF_ACTION_BASE,   /* what is there now is subtracted from now on */
+	CPROF_ACTION_BEGIN, /* a view's kind */
+	CPROF_ACTION_WRITE, /* what a model shows */
+	CPROF_ACTION_DUMP,  /* all threads */
+	CPROF_ACTION_BASE,  /* what is there now is subtracted from now on */
 	CPROF_ACTION_UNBASE,
-	CPROF_ACTION_RESET,  /* counts from now on */
+	CPROF_ACTION_RESET, /* counts from now on */
 };
 
 struct cprof_worker;
@@ -30,6 +30,9 @@ int cprof_worker_fd(const struct cprof_worker *worker);
 
 /* The view that a saved profile belongs to; CPROF_VIEWS if the source is live. */
 enum cprof_view_id cprof_worker_saved_view(const struct cprof_worker *worker);
+
+/* The view to begin with. To be called before anything is wanted. */
+enum cprof_view_id cprof_worker_first_view(const struct cprof_worker *worker);
 
 /* Says what is wanted from now on; its serial is set, and returned. */
 uint64_t cprof_worker_want(struct cprof_worker *worker, const struct cprof_want *want);

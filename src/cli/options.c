@@ -37,6 +37,14 @@ static struct cprof_error *set_text(struct cprof_options *options,
 	return NULL;
 }
 
+/* None at all is fine. */
+static struct cprof_error *set_keys(struct cprof_options *options,
+				    const struct cprof_option *option, const char *argument)
+{
+	FIELD(const char *) = argument;
+	return NULL;
+}
+
 static struct cprof_error *set_choice(struct cprof_options *options,
 				      const struct cprof_option *option, const char *argument)
 {
@@ -247,7 +255,8 @@ const struct cprof_option cprof_option_table[] = {
 	 "the process; a thread id stands for its process", set_pids, 0, NULL},
 	{"pid", 'p', "PID", CPROF_VERB_NONE,
 	 "the process to be watched; a thread id stands for its\nprocess", set_pids, 0, NULL},
-	{"thread", 0, "TID|NAME", ATTACH | CPROF_VERB_NONE, "only this thread; repeatable", set_thread, 0, NULL},
+	{"thread", 0, "TID|NAME", ATTACH | CPROF_VERB_NONE, "only this thread; repeatable",
+	 set_thread, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RECORD,
 	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap (puts an agent "
 	 "into the process), block\n(where threads wait), threads (one dump, at the end);\n"
@@ -283,8 +292,8 @@ const struct cprof_option cprof_option_table[] = {
 	{"leak-heap", 0, "SIZE", CPROF_VERB_MEMTRACE,
 	 "warn when the live heap (with --no-inject: resident\nmemory) has grown by more, as 64M",
 	 set_size, AT(leak_bytes), NULL},
-	{"rate", 'F', "HZ", SAMPLE | CPROF_VERB_MEMTRACE, "samples per second and thread, default 99",
-	 set_rate, 0, NULL},
+	{"rate", 'F', "HZ", SAMPLE | CPROF_VERB_MEMTRACE,
+	 "samples per second and thread, default 99", set_rate, 0, NULL},
 	{"heap-rate", 0, "BYTES", SAMPLE | CPROF_VERB_MEMTRACE,
 	 "mean bytes between heap samples, default 512K; 1 = every\nallocation", set_heap_rate,
 	 AT(heap_rate), NULL},
@@ -321,9 +330,10 @@ const struct cprof_option cprof_option_table[] = {
 	 set_unwinder, 0, NULL},
 	{"debug-dir", 0, "DIR", ATTACH | CPROF_VERB_NONE | CPROF_VERB_MEMTRACE,
 	 "where separate debug files are, default /usr/lib/debug", set_text, AT(debug_dir), NULL},
-	{"no-inlines", 0, NULL, ATTACH | CPROF_VERB_NONE, "leave inlined functions out", set_flag, AT(no_inlines),
-	 NULL},
-	{"no-lines", 0, NULL, ATTACH | CPROF_VERB_NONE, "leave source lines out", set_flag, AT(no_lines), NULL},
+	{"no-inlines", 0, NULL, ATTACH | CPROF_VERB_NONE, "leave inlined functions out", set_flag,
+	 AT(no_inlines), NULL},
+	{"no-lines", 0, NULL, ATTACH | CPROF_VERB_NONE, "leave source lines out", set_flag,
+	 AT(no_lines), NULL},
 	{"no-kernel", 0, NULL, SAMPLE, "leave kernel time and kernel frames out", set_flag,
 	 AT(no_kernel), NULL},
 	{"output", 'o', "FILE", CPROF_VERB_REPORT, "default: stdout", set_text, AT(output), NULL},
@@ -332,12 +342,12 @@ const struct cprof_option cprof_option_table[] = {
 	{"sample-index", 0, "TYPE", CPROF_VERB_REPORT | CPROF_VERB_VIEW,
 	 "which value to show, by name; default: the file's default", set_text, AT(sample_index),
 	 NULL},
-	{"base", 0, "FILE", CPROF_VERB_REPORT | CPROF_VERB_VIEW, "subtract this profile: what has come since",
-	 set_text, AT(base), NULL},
+	{"base", 0, "FILE", CPROF_VERB_REPORT | CPROF_VERB_VIEW,
+	 "subtract this profile: what has come since", set_text, AT(base), NULL},
 	{"cum", 0, NULL, CPROF_VERB_REPORT, "sort by cum instead of flat", set_flag, AT(cum), NULL},
 	{"count", 'n', "N", CPROF_VERB_REPORT, "so many rows; 0 = all", set_rows, 0, NULL},
-	{"focus", 0, "REGEX", CPROF_VERB_REPORT | SCREEN, "only stacks with a matching name", set_text,
-	 AT(focus), NULL},
+	{"focus", 0, "REGEX", CPROF_VERB_REPORT | SCREEN, "only stacks with a matching name",
+	 set_text, AT(focus), NULL},
 	{"ignore", 0, "REGEX", CPROF_VERB_REPORT, "no stacks with a matching name", set_text,
 	 AT(ignore), NULL},
 	{"by", 0, "WHAT", CPROF_VERB_REPORT, "function (default), line, address", set_choice,
@@ -351,7 +361,7 @@ const struct cprof_option cprof_option_table[] = {
 	{"keys", 0, "KEYS", SCREEN,
 	 "headless: to be pressed, each when the one before has been\nanswered; \\n \\e \\t, "
 	 "\\u \\d \\l \\r for arrows",
-	 set_text, AT(keys), NULL},
+	 set_keys, AT(keys), NULL},
 	{"frames", 0, "N", SCREEN, "headless: so many refreshes after the keys", set_count,
 	 AT(frames), NULL},
 	{"color", 0, "WHEN", WORK, "auto (default), always, never", set_choice, AT(color), colors},
@@ -395,8 +405,7 @@ const struct cprof_verb cprof_verb_table[] = {
 	 "views:\n  top     the table of `pprof -top` (default)\n"
 	 "  folded  one line a stack: root;...;leaf VALUE\n",
 	 cprof_verb_report},
-	{"view", CPROF_VERB_VIEW, "FILE [OPTION]...",
-	 "the live view's screens on a saved profile",
+	{"view", CPROF_VERB_VIEW, "FILE [OPTION]...", "the live view's screens on a saved profile",
 	 "Keys: ? lists them, q leaves.\n", cprof_verb_view},
 	{"help", CPROF_VERB_HELP, "[VERB]", "help on a verb", NULL, cprof_verb_help},
 	{NULL, CPROF_VERB_NONE, "-p PID [OPTION]...\n       cprof-attach VERB [OPTION]...",

@@ -42,7 +42,8 @@ static struct cprof_view_config view_config(const struct cprof_options *options)
 	};
 }
 
-/* --- live ------------------------------------------------------------------------------------------ */
+/* --- live
+ * ------------------------------------------------------------------------------------------ */
 
 /* The clock is sampled from the start, everything else is begun by the view. */
 static void choose_kinds(const struct cprof_options *options, struct cprof_view_config *config,
@@ -51,7 +52,7 @@ static void choose_kinds(const struct cprof_options *options, struct cprof_view_
 	size_t count = 0;
 
 	*kinds = options->kinds & CPROF_KIND_CYCLES ? CPROF_KIND_CYCLES : CPROF_KIND_CPU;
-	config->cpu_kind = cprof_kind_name((enum cprof_kind)*kinds);
+	config->cpu_kind = cprof_kind_name((enum cprof_kind) * kinds);
 	for (unsigned kind = 1; kind <= options->kinds; kind <<= 1)
 		if (options->kinds & kind && !(kind & *kinds) &&
 		    count + 1 < CPROF_COUNT(config->begin))
@@ -107,7 +108,8 @@ struct cprof_error *cprof_verb_live(const struct cprof_options *options, int *st
 	return error;
 }
 
-/* --- saved ------------------------------------------------------------------------------------------ */
+/* --- saved
+ * ------------------------------------------------------------------------------------------ */
 
 /* Types that differ are told before a screen is opened. */
 static struct cprof_error *read_base(const char *path, const struct cprof_profile *profile,
@@ -144,8 +146,7 @@ struct cprof_error *cprof_verb_view(const struct cprof_options *options, int *st
 		error = read_base(options->base, profile, &base);
 	if (!error && options->sample_index &&
 	    cprof_profile_find_type(profile, options->sample_index) < 0)
-		error = cprof_usage_error(options->verb,
-					  "--sample-index %s: no such type in it",
+		error = cprof_usage_error(options->verb, "--sample-index %s: no such type in it",
 					  options->sample_index);
 	view.base = base;
 	if (error)

@@ -89,9 +89,9 @@ static struct cprof_error *weigh_rows(struct cprof_analysis *analysis)
 	memset(all, true, profile->sample_count + 1);
 	for (size_t i = 0; i < profile->sample_count; i++)
 		for (size_t type = 0; type < width; type++)
-			analysis->totals[type] = cprof_add_saturating(
-				analysis->totals[type],
-				cprof_abs(profile->values[i * width + type]));
+			analysis->totals[type] =
+				cprof_add_saturating(analysis->totals[type],
+						     cprof_abs(profile->values[i * width + type]));
 	for (size_t i = 0; i < analysis->count; i++) {
 		analysis->rows[i].flat = analysis->values + i * width * 2;
 		analysis->rows[i].cum = analysis->rows[i].flat + width;
@@ -105,8 +105,8 @@ static struct cprof_error *weigh_rows(struct cprof_analysis *analysis)
 	}
 	cprof_graph_mark_inlined(graph, 0);
 	for (size_t i = 0; i < analysis->count; i++)
-		analysis->rows[i].inlined = graph->nodes[i + 1].inlined &&
-					    !graph->nodes[i + 1].called;
+		analysis->rows[i].inlined =
+			graph->nodes[i + 1].inlined && !graph->nodes[i + 1].called;
 	return NULL;
 }
 
@@ -238,8 +238,7 @@ static struct cprof_error *list_edges(const struct cprof_analysis *analysis,
 		return cprof_error_nomem();
 	for (uint32_t i = 0; i < analysis->count; i++)
 		if (weights->values[i])
-			(*edges)[(*count)++] =
-				(struct cprof_analysis_edge){i, weights->values[i]};
+			(*edges)[(*count)++] = (struct cprof_analysis_edge){i, weights->values[i]};
 	qsort_r(*edges, *count, sizeof(**edges), by_value, (void *)analysis);
 	return NULL;
 }
@@ -433,8 +432,8 @@ struct cprof_error *cprof_analysis_tree(const struct cprof_analysis *analysis, s
 					struct cprof_analysis_tree *tree)
 {
 	struct growing growing = {.tree.count = 1};
-	bool fine = cprof_grow(&growing.tree.nodes, &growing.capacity, 1,
-			       sizeof(*growing.tree.nodes));
+	bool fine =
+		cprof_grow(&growing.tree.nodes, &growing.capacity, 1, sizeof(*growing.tree.nodes));
 
 	*tree = (struct cprof_analysis_tree){0};
 	if (fine) {
@@ -467,10 +466,10 @@ static bool labels_match(const struct cprof_profile *profile, uint32_t labels,
 		const struct cprof_profile_label *label = &profile->label_items[set->first + i];
 		const char *key = profile->strings[label->key];
 
-		if (filter->tid ? !strcmp(key, "tid") && !label->text &&
-					  label->number == filter->tid
-				: !strcmp(key, "thread") && label->text &&
-					  !strcmp(profile->strings[label->text], filter->thread))
+		if (filter->tid
+			    ? !strcmp(key, "tid") && !label->text && label->number == filter->tid
+			    : !strcmp(key, "thread") && label->text &&
+				      !strcmp(profile->strings[label->text], filter->thread))
 			return true;
 	}
 	return false;
