@@ -21,8 +21,7 @@ static void clock_text(uint64_t wall_ns, char *text, size_t size)
 		snprintf(text, size, "?");
 }
 
-/* --- files --------------------------------------------------------------------------------------
- */
+/* --- files --------------------------------------------------------------------------------- */
 
 static int64_t pid_label(const struct cprof_profile *profile)
 {
@@ -139,8 +138,7 @@ static struct cprof_error *write_dump(struct cprof_worker *worker, char *text, s
 	return NULL;
 }
 
-/* --- baselines ----------------------------------------------------------------------------------
- */
+/* --- baselines ----------------------------------------------------------------------------- */
 
 /* Of what is on the screen: the view's profile with its window, before thread and filter. */
 static struct cprof_error *set_base(struct cprof_worker *worker, enum cprof_view_id view,
@@ -202,8 +200,7 @@ static struct cprof_error *reset(struct cprof_worker *worker, enum cprof_view_id
 	return NULL;
 }
 
-/* --- the agent ----------------------------------------------------------------------------------
- */
+/* --- the agent ----------------------------------------------------------------------------- */
 
 static struct cprof_error *begin(struct cprof_worker *worker, enum cprof_view_id view, char *text,
 				 size_t size)

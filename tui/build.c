@@ -29,8 +29,7 @@ static bool is_saved(const struct cprof_worker *worker)
 	return worker->saved_view != CPROF_VIEWS;
 }
 
-/* --- once a refresh -----------------------------------------------------------------------------
- */
+/* --- once a refresh ------------------------------------------------------------------------ */
 
 static void push_history(struct cprof_history *history, const struct cprof_source_figures *figures)
 {
@@ -87,8 +86,7 @@ void cprof_worker_look(struct cprof_worker *worker)
 		worker->ended = true;
 }
 
-/* --- profiles -----------------------------------------------------------------------------------
- */
+/* --- profiles ------------------------------------------------------------------------------ */
 
 /* Whether symbols of what is sampled are still being looked up. */
 static bool has_unnamed(const struct cprof_profile *profile)
@@ -362,8 +360,7 @@ static struct cprof_error *make_profile(struct cprof_worker *worker, struct cpro
 	return NULL;
 }
 
-/* --- the other views ----------------------------------------------------------------------------
- */
+/* --- the other views ----------------------------------------------------------------------- */
 
 /* The thread is stopped for a moment, so not too often. */
 static struct cprof_error *take_stack(struct cprof_worker *worker)

@@ -36,8 +36,7 @@ void cprof_cells_clear(struct cprof_cells *cells)
 		cprof_cells_fill(cells, row, 0, cells->columns, CPROF_STYLE_NORMAL);
 }
 
-/* --- characters --------------------------------------------------------------------------------
- */
+/* --- characters ---------------------------------------------------------------------------- */
 
 wchar_t cprof_text_next(const char **text)
 {
@@ -210,8 +209,7 @@ void cprof_cells_fill(struct cprof_cells *cells, int row, int column, int width,
 		set_cell(cells, row, i, L' ', 1, style);
 }
 
-/* --- names -------------------------------------------------------------------------------------
- */
+/* --- names --------------------------------------------------------------------------------- */
 
 /* Copies, with what stands between `open` and its `close` at the outermost level replaced. An
  * operator's own characters (operator<, operator->, operator()) are no brackets. */
@@ -325,8 +323,7 @@ void cprof_text_shorten(const char *name, int width, bool utf8, char *out, size_
 	cut(part, width, utf8, ellipsis, out, size);
 }
 
-/* --- as text -----------------------------------------------------------------------------------
- */
+/* --- as text ------------------------------------------------------------------------------- */
 
 /* What an ANSI terminal of 256 colours makes of a style. */
 static const char *const sequences[CPROF_STYLES] = {

@@ -8,8 +8,7 @@
 #include <regex.h>
 #include <string.h>
 
-/* --- filter
- * ---------------------------------------------------------------------------------------- */
+/* --- filter -------------------------------------------------------------------------------- */
 
 /* An expression that is not finished yet changes nothing. */
 static unsigned try_filter(struct cprof_ui *ui)
@@ -83,8 +82,7 @@ static unsigned filter_key(struct cprof_ui *ui, const struct cprof_key *key)
 	}
 }
 
-/* --- threads
- * ---------------------------------------------------------------------------------------- */
+/* --- threads ------------------------------------------------------------------------------- */
 
 static unsigned choose_thread(struct cprof_ui *ui, const struct cprof_view_thread *thread)
 {
@@ -144,8 +142,7 @@ static unsigned thread_key(struct cprof_ui *ui, const struct cprof_key *key)
 	return CPROF_CHANGED_SCREEN;
 }
 
-/* --- help
- * ------------------------------------------------------------------------------------------- */
+/* --- help ---------------------------------------------------------------------------------- */
 
 static unsigned help_key(struct cprof_ui *ui, const struct cprof_key *key)
 {
@@ -181,8 +178,7 @@ static unsigned help_key(struct cprof_ui *ui, const struct cprof_key *key)
 	return CPROF_CHANGED_SCREEN;
 }
 
-/* --- all
- * ---------------------------------------------------------------------------------------------- */
+/* --- all ----------------------------------------------------------------------------------- */
 
 unsigned cprof_ui_open_dialog(struct cprof_ui *ui, enum cprof_dialog dialog)
 {

@@ -85,8 +85,7 @@ const char *cprof_flame_function(const struct cprof_ui *ui)
 	return node_name(model, flame->selected);
 }
 
-/* --- moving
- * ------------------------------------------------------------------------------------------ */
+/* --- moving -------------------------------------------------------------------------------- */
 
 static uint32_t previous_sibling(const struct cprof_model *model, uint32_t id)
 {
@@ -189,8 +188,7 @@ bool cprof_flame_back(struct cprof_ui *ui)
 	return true;
 }
 
-/* --- drawing
- * ----------------------------------------------------------------------------------------- */
+/* --- drawing ------------------------------------------------------------------------------- */
 
 struct canvas {
 	struct cprof_ui *ui;

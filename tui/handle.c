@@ -10,8 +10,7 @@
 #define WHEEL_ROWS 3
 #define SHIFT_STEP 8
 
-/* --- pages
- * ---------------------------------------------------------------------------------------- */
+/* --- pages --------------------------------------------------------------------------------- */
 
 unsigned cprof_ui_push(struct cprof_ui *ui, enum cprof_page page, const char *function)
 {
@@ -126,8 +125,7 @@ static unsigned back(struct cprof_ui *ui)
 	return CPROF_CHANGED_SCREEN;
 }
 
-/* --- moving
- * ---------------------------------------------------------------------------------------- */
+/* --- moving -------------------------------------------------------------------------------- */
 
 static unsigned move(struct cprof_ui *ui, enum cprof_request request)
 {
@@ -244,8 +242,7 @@ static unsigned click(struct cprof_ui *ui, const struct cprof_key *key)
 	return CPROF_CHANGED_SCREEN;
 }
 
-/* --- values, baselines, files
- * ------------------------------------------------------------------------ */
+/* --- values, baselines, files -------------------------------------------------------------- */
 
 static unsigned next_type(struct cprof_ui *ui)
 {

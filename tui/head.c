@@ -73,8 +73,7 @@ void cprof_draw_history(struct cprof_cells *cells, int row, int column, int widt
 	}
 }
 
-/* --- the process
- * -------------------------------------------------------------------------------------- */
+/* --- the process --------------------------------------------------------------------------- */
 
 static void draw_process(struct cprof_ui *ui, int row)
 {
@@ -167,8 +166,7 @@ static void draw_ourselves(struct cprof_ui *ui, int row)
 			   "; own %s; hooked: %s", own, *hooked ? hooked : "nothing");
 }
 
-/* --- a saved profile
- * ---------------------------------------------------------------------------------- */
+/* --- a saved profile ----------------------------------------------------------------------- */
 
 static void draw_file(struct cprof_ui *ui, int row)
 {
@@ -205,8 +203,7 @@ static void draw_file(struct cprof_ui *ui, int row)
 				  text);
 }
 
-/* --- views
- * --------------------------------------------------------------------------------------------- */
+/* --- views --------------------------------------------------------------------------------- */
 
 static void draw_tabs(struct cprof_ui *ui, int row)
 {
@@ -360,8 +357,7 @@ int cprof_draw_head(struct cprof_ui *ui)
 	return row;
 }
 
-/* --- the bottom
- * ------------------------------------------------------------------------------------------ */
+/* --- the bottom ---------------------------------------------------------------------------- */
 
 static int draw_keys(struct cprof_ui *ui, int row, const struct cprof_binding **next)
 {

@@ -105,8 +105,7 @@ enum cprof_request cprof_key_request(int code)
 	return CPROF_REQUEST_NONE;
 }
 
-/* --- scripts -------------------------------------------------------------------------------------
- */
+/* --- scripts ------------------------------------------------------------------------------- */
 
 static const struct {
 	char letter;

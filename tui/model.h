@@ -129,7 +129,7 @@ void cprof_model_destroy(struct cprof_model *model);
 bool cprof_model_line(struct cprof_model *model, enum cprof_style style, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* --- threads.c ------------------------------------------------------------------------------ */
+/* --- threads.c ----------------------------------------------------------------------------- */
 
 /* The threads that a profile's labels name, the largest value first. */
 struct cprof_error *cprof_model_label_threads(struct cprof_model *model,
@@ -142,7 +142,7 @@ struct cprof_error *cprof_model_live_stack(struct cprof_model *model, const stru
 struct cprof_error *cprof_model_saved_stack(struct cprof_model *model,
 					    const struct cprof_want *want);
 
-/* --- growth.c: how fast rows grow ------------------------------------------------------------- */
+/* --- growth.c: how fast rows grow ---------------------------------------------------------- */
 
 struct cprof_growth;
 struct cprof_growth *cprof_growth_create(void); /* NULL without memory */

@@ -25,8 +25,7 @@ static bool lists_functions(const struct cprof_model *model)
 	       model->analysis;
 }
 
-/* --- order
- * ------------------------------------------------------------------------------------------ */
+/* --- order --------------------------------------------------------------------------------- */
 
 static int by_size(double a, double b)
 {
@@ -167,8 +166,7 @@ static void make_order(struct cprof_ui *ui)
 		qsort_r(ui->order, ui->order_count, sizeof(*ui->order), compare, ui);
 }
 
-/* --- rows
- * -------------------------------------------------------------------------------------------- */
+/* --- rows ---------------------------------------------------------------------------------- */
 
 int cprof_rows_count(const struct cprof_ui *ui)
 {

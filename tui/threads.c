@@ -11,8 +11,7 @@
 
 #define STACKS_SHOWN 20 /* of a thread in a saved profile */
 
-/* --- by labels ----------------------------------------------------------------------------------
- */
+/* --- by labels ----------------------------------------------------------------------------- */
 
 struct label_thread {
 	const char *name;
@@ -146,8 +145,7 @@ struct cprof_error *cprof_model_label_threads(struct cprof_model *model,
 	return NULL;
 }
 
-/* --- live ---------------------------------------------------------------------------------------
- */
+/* --- live ---------------------------------------------------------------------------------- */
 
 struct cprof_error *cprof_model_live_threads(struct cprof_model *model,
 					     const struct cprof_source_threads *threads)
@@ -175,8 +173,7 @@ struct cprof_error *cprof_model_live_threads(struct cprof_model *model,
 	return NULL;
 }
 
-/* --- stacks -------------------------------------------------------------------------------------
- */
+/* --- stacks -------------------------------------------------------------------------------- */
 
 static const char *base_name(const char *path)
 {

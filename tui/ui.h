@@ -9,8 +9,7 @@
 #include "cells.h"
 #include "worker.h"
 
-/* --- keys.c -------------------------------------------------------------------------------------
- */
+/* --- keys.c -------------------------------------------------------------------------------- */
 
 enum { /* keys that are no characters */
        CPROF_KEY_NONE,
@@ -95,8 +94,7 @@ enum cprof_request cprof_key_request(int code);
 bool cprof_key_script(const char **script, struct cprof_key *key);
 struct cprof_error *cprof_key_script_check(const char *script);
 
-/* --- state ---------------------------------------------------------------------------------------
- */
+/* --- state --------------------------------------------------------------------------------- */
 
 #define CPROF_LEVELS    32
 #define CPROF_FLAME_MAX 512
@@ -218,8 +216,7 @@ enum {
 	CPROF_CHANGED_WANT = 4, /* the worker has to be told */
 };
 
-/* --- ui.c ----------------------------------------------------------------------------------------
- */
+/* --- ui.c ---------------------------------------------------------------------------------- */
 
 void cprof_ui_init(struct cprof_ui *ui, struct cprof_worker *worker,
 		   const struct cprof_view_config *config);
@@ -239,8 +236,7 @@ uint64_t cprof_ui_window_ns(const struct cprof_ui *ui);
 void cprof_ui_say(struct cprof_ui *ui, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
-/* --- handle.c: what requests do
- * ------------------------------------------------------------------- */
+/* --- handle.c: what requests do ------------------------------------------------------------ */
 
 unsigned cprof_ui_handle(struct cprof_ui *ui, enum cprof_request request,
 			 const struct cprof_key *key);
@@ -251,8 +247,7 @@ unsigned cprof_ui_open_dialog(struct cprof_ui *ui, enum cprof_dialog dialog);
 unsigned cprof_ui_push(struct cprof_ui *ui, enum cprof_page page, const char *function);
 unsigned cprof_ui_pop(struct cprof_ui *ui);
 
-/* --- rows.c: what the rows of a page are
- * ----------------------------------------------------------- */
+/* --- rows.c: what the rows of a page are --------------------------------------------------- */
 
 /* Columns for a width, then the rows in their order; finds the selection again. */
 void cprof_rows_update(struct cprof_ui *ui);
@@ -267,8 +262,7 @@ void cprof_columns_make(struct cprof_ui *ui);
 /* The next column that rows can be sorted by. */
 void cprof_columns_next_sort(struct cprof_ui *ui);
 
-/* --- flame.c
- * --------------------------------------------------------------------------------------- */
+/* --- flame.c ------------------------------------------------------------------------------- */
 
 void cprof_flame_update(struct cprof_ui *ui);
 void cprof_flame_move(struct cprof_ui *ui, enum cprof_request request);
@@ -280,8 +274,7 @@ void cprof_flame_draw(struct cprof_ui *ui);
 /* Selects what is at a place of the screen. */
 void cprof_flame_click(struct cprof_ui *ui, int row, int column);
 
-/* --- draw.c, head.c, table.c, help.c
- * ---------------------------------------------------------------- */
+/* --- draw.c, head.c, table.c, help.c ------------------------------------------------------- */
 
 /* Draws everything into the cells, which have the screen's size. */
 void cprof_draw(struct cprof_ui *ui);
@@ -290,6 +283,7 @@ int cprof_draw_head(struct cprof_ui *ui);
 /* In the rows at the bottom; returns how many. */
 int cprof_draw_foot(struct cprof_ui *ui);
 void cprof_draw_body(struct cprof_ui *ui);
+void cprof_draw_empty(struct cprof_ui *ui, const struct cprof_model *model);
 void cprof_draw_help(struct cprof_ui *ui);
 void cprof_draw_thread_dialog(struct cprof_ui *ui);
 int cprof_help_rows(const struct cprof_ui *ui);

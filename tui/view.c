@@ -69,8 +69,7 @@ static void draw(struct view *view, bool anew)
 	view->screen->ops->show(view->screen, &view->ui.cells, anew);
 }
 
-/* --- on a terminal
- * ------------------------------------------------------------------------------------ */
+/* --- on a terminal ------------------------------------------------------------------------- */
 
 static void stop_for_a_while(struct view *view)
 {
@@ -164,8 +163,7 @@ static void run_terminal(struct view *view)
 	}
 }
 
-/* --- headless
- * --------------------------------------------------------------------------------------------- */
+/* --- headless ------------------------------------------------------------------------------ */
 
 /* Waits for news; false if a signal came. */
 static bool wait_for_news(struct view *view)
@@ -225,9 +223,7 @@ static void run_headless(struct view *view)
 	draw(view, false);
 }
 
-/* --- both
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- both ---------------------------------------------------------------------------------- */
 
 static enum cprof_view_id view_of_kind(const char *kind)
 {

@@ -30,8 +30,7 @@ static void put_want(struct cprof_want *to, const struct cprof_want *from)
 	to->function = from->function ? strdup(from->function) : NULL;
 }
 
-/* --- the user's side ----------------------------------------------------------------------------
- */
+/* --- the user's side ----------------------------------------------------------------------- */
 
 uint64_t cprof_worker_want(struct cprof_worker *worker, const struct cprof_want *want)
 {
@@ -134,8 +133,7 @@ enum cprof_view_id cprof_worker_first_view(const struct cprof_worker *worker)
 		       : worker->saved_view;
 }
 
-/* --- the worker's side --------------------------------------------------------------------------
- */
+/* --- the worker's side --------------------------------------------------------------------- */
 
 void cprof_worker_publish(struct cprof_worker *worker, struct cprof_model *model)
 {
@@ -275,8 +273,7 @@ static void *work(void *context)
 	return NULL;
 }
 
-/* --- beginning and end --------------------------------------------------------------------------
- */
+/* --- beginning and end --------------------------------------------------------------------- */
 
 static bool has_label(const struct cprof_profile *profile, const char *key)
 {

@@ -42,8 +42,7 @@ static struct cprof_view_config view_config(const struct cprof_options *options)
 	};
 }
 
-/* --- live
- * ------------------------------------------------------------------------------------------ */
+/* --- live ---------------------------------------------------------------------------------- */
 
 /* The clock is sampled from the start, everything else is begun by the view. */
 static void choose_kinds(const struct cprof_options *options, struct cprof_view_config *config,
@@ -108,8 +107,7 @@ struct cprof_error *cprof_verb_live(const struct cprof_options *options, int *st
 	return error;
 }
 
-/* --- saved
- * ------------------------------------------------------------------------------------------ */
+/* --- saved --------------------------------------------------------------------------------- */
 
 /* Types that differ are told before a screen is opened. */
 static struct cprof_error *read_base(const char *path, const struct cprof_profile *profile,

@@ -173,7 +173,7 @@ size_t cprof_analysis_type(const struct cprof_profile *profile, const char *name
 	return profile->type_count ? profile->type_count - 1 : 0;
 }
 
-/* --- callers and callees, trees --------------------------------------------------------------- */
+/* --- callers and callees, trees ------------------------------------------------------------ */
 
 /* The rows of a stack, outermost first; false without memory. */
 struct path {
@@ -455,7 +455,7 @@ void cprof_analysis_tree_deinit(struct cprof_analysis_tree *tree)
 	*tree = (struct cprof_analysis_tree){0};
 }
 
-/* --- choosing samples ------------------------------------------------------------------------ */
+/* --- choosing samples ---------------------------------------------------------------------- */
 
 static bool labels_match(const struct cprof_profile *profile, uint32_t labels,
 			 const struct cprof_analysis_filter *filter)
