@@ -54,11 +54,11 @@ wchar_t cprof_text_next(const char **text)
 	else if (point >= 0xf0 && point < 0xf5)
 		more = 3;
 	else
-		return 0xfffd;
+		return L'?';
 	point &= 0x3fu >> more;
 	for (int i = 1; i <= more; i++) {
 		if ((bytes[i] & 0xc0) != 0x80)
-			return 0xfffd;
+			return L'?';
 		point = point << 6 | (bytes[i] & 0x3f);
 	}
 	*text += more;

@@ -74,7 +74,7 @@ void cprof_cells_style(struct cprof_cells *cells, int row, int column, int width
 void cprof_cells_fill(struct cprof_cells *cells, int row, int column, int width,
 		      enum cprof_style style);
 
-/* The next character of a text; what is no valid UTF-8 is one character 0xfffd a byte. */
+/* The next character of a text; of what is no valid UTF-8 each byte is a '?'. */
 wchar_t cprof_text_next(const char **text);
 /* Columns that a text takes. */
 int cprof_text_width(const char *text, bool utf8);

@@ -32,22 +32,32 @@ static int used(const struct cprof_ui *ui)
 	return last->left + last->width + 1;
 }
 
-/* Other values of a heap profile say more than those of a CPU profile, where they count the same
- * samples. */
+/* How much another type has to do with the one that is shown: inuse_objects with inuse_space, say,
+ * more than alloc_space. */
+static int kinship(const char *type, const char *shown)
+{
+	size_t prefix = strcspn(shown, "_");
+
+	return shown[prefix] && !strncmp(type, shown, prefix + 1) ? 1 : 0;
+}
+
 static void add_others(struct cprof_ui *ui, int left_for_name)
 {
 	const struct cprof_model *model = ui->model;
 	const struct cprof_profile *profile = model->profile;
+	const char *shown = profile->strings[profile->types[model->type].type];
 
-	for (size_t i = 0; i < profile->type_count; i++) {
-		const char *type = profile->strings[profile->types[i].type];
-		int width = CPROF_MAX(CPROF_MIN((int)strlen(type), 13), 9);
+	for (int kin = 1; kin >= 0; kin--)
+		for (size_t i = 0; i < profile->type_count; i++) {
+			const char *type = profile->strings[profile->types[i].type];
+			int width = CPROF_MAX(CPROF_MIN((int)strlen(type), 13), 9);
 
-		if (i == model->type || used(ui) + width + 1 + left_for_name > ui->cells.columns)
-			continue;
-		add(ui, CPROF_COLUMN_OTHER, type, width, true);
-		ui->columns[ui->column_count - 1].type = i;
-	}
+			if (i == model->type || kinship(type, shown) != kin ||
+			    used(ui) + width + 1 + left_for_name > ui->cells.columns)
+				continue;
+			add(ui, CPROF_COLUMN_OTHER, type, width, true);
+			ui->columns[ui->column_count - 1].type = i;
+		}
 }
 
 static void make_functions(struct cprof_ui *ui)

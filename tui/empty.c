@@ -90,9 +90,11 @@ void cprof_draw_empty(struct cprof_ui *ui, const struct cprof_model *model)
 	int row = ui->body_row + (ui->body_rows > 6 ? 2 : 0);
 	char text[1200];
 
-	if (*model->problem)
-		centered(ui, row, CPROF_STYLE_WARN, model->problem);
-	else if (kind->state == CPROF_SOURCE_OFF)
+	if (*model->problem) {
+		row = centered(ui, row, CPROF_STYLE_WARN, model->problem);
+		if (cprof_ui_tab(ui)->depth)
+			centered(ui, row + 1, CPROF_STYLE_NORMAL, "Esc goes back");
+	} else if (kind->state == CPROF_SOURCE_OFF)
 		draw_off(ui, model);
 	else if (kind->state == CPROF_SOURCE_ABSENT) {
 		row = centered(ui, row, CPROF_STYLE_NORMAL, "not here:");

@@ -233,7 +233,7 @@ static int put_state(struct cprof_ui *ui, int row, int column, enum cprof_style 
 	struct cprof_cells *cells = &ui->cells;
 
 	column += cprof_cells_put(cells, row, column, cells->columns - column, style, text);
-	return column + 1;
+	return column + 2;
 }
 
 static void window_text(const struct cprof_ui *ui, char *text, size_t size)
@@ -408,12 +408,10 @@ static void draw_message(struct cprof_ui *ui, int row)
 				*ui->message == '!' ? CPROF_STYLE_BAD : CPROF_STYLE_BOLD,
 				ui->message);
 	} else if (model && model->has_figures && model->figures.ended) {
-		cprof_cells_printf(
-			cells, row, 0, cells->columns, CPROF_STYLE_BAD,
-			"! process %d has ended%s%s: this is the last picture (w writes it, "
-			"q leaves)",
-			(int)model->figures.pid, *model->figures.ended_how ? ": " : "",
-			model->figures.ended_how);
+		cprof_cells_printf(cells, row, 0, cells->columns, CPROF_STYLE_BAD,
+				   "! process %d has ended%s%s. This is the last picture; q leaves",
+				   (int)model->figures.pid, *model->figures.ended_how ? ": " : "",
+				   model->figures.ended_how);
 	}
 }
 

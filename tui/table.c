@@ -392,12 +392,12 @@ static void head_text(struct cprof_ui *ui, int row, const struct cprof_model *mo
 				   "  %s", model->listing ? file : "");
 		return;
 	case CPROF_PAGE_STACK:
-		snprintf(text, sizeof(text),
-			 ui->saved_view == CPROF_VIEWS
-				 ? "stack of thread %lld %s: it is stopped for a "
-				   "moment at every look (Space: no more)"
-				 : "stacks of thread %lld %s, the largest first",
-			 (long long)level->tid, level->thread);
+		snprintf(
+			text, sizeof(text),
+			ui->saved_view == CPROF_VIEWS
+				? "stack of thread %lld %s, which is held for a moment at each look"
+				: "stacks of thread %lld %s, the largest first",
+			(long long)level->tid, level->thread);
 		break;
 	default:
 		if (model->view == CPROF_VIEW_MEMTRACE)
