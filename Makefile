@@ -193,9 +193,9 @@ DEBIAN := gcc g++ libc6-dev make pkg-config binutils libdw-dev libelf-dev libunw
           protobuf-c-compiler zlib1g-dev liblzma-dev libiberty-dev libjansson-dev libncurses-dev uthash-dev libcapstone-dev
 FEDORA := gcc gcc-c++ make pkgconf binutils elfutils-devel libunwind-devel protobuf-c-devel protobuf-c-compiler \
           zlib-devel xz-devel binutils-devel jansson-devel ncurses-devel uthash-devel capstone-devel
-DEBIAN_CHECK := libcmocka-dev dwz xz-utils golang-go python3 redis-server redis-tools procps man-db zsh fish gdb strace elfutils \
+DEBIAN_CHECK := libcmocka-dev dwz xz-utils golang-go python3 redis-server redis-tools procps man-db zsh fish gdb strace elfutils tmux \
                 libjemalloc2 libgoogle-perftools4 musl-tools
-FEDORA_CHECK := libcmocka-devel dwz xz golang python3 redis procps-ng man-db zsh fish gdb strace elfutils \
+FEDORA_CHECK := libcmocka-devel dwz xz golang python3 redis procps-ng man-db zsh fish gdb strace elfutils tmux \
                 jemalloc gperftools-libs musl-gcc
 
 setup:

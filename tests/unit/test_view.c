@@ -126,7 +126,7 @@ static void test_shorten(void **state)
 	assert_shortened("a::b::operator()(int, char) const", 25, "a::b::operator()(…) const");
 	assert_shortened("operator<< <char>(std::ostream&, char)", 25, "operator<< <char>(…)");
 	assert_shortened("a<b<c>>::d<e>(f)", 9, "…d<…>(…)");
-	assert_shortened("(anonymous namespace)::f(int)", 14, "…f(…)");
+	assert_shortened("(anonymous namespace)::f(int)", 8, "…f(…)");
 }
 
 /* --- keys --------------------------------------------------------------------------------- */
