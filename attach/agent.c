@@ -38,6 +38,8 @@ struct cprof_agent {
 	struct cprof_agent_config *config;
 	int memfd;
 	struct cprof_agent_stats stats;
+	unsigned kinds; /* enum cprof_agent_kind */
+	uint32_t lock_every;
 	uint64_t patched_ns;
 	uint64_t updated_ns;
 	unsigned verified; /* of verify_after_ns */
@@ -166,6 +168,14 @@ static void fill_text(struct cprof_remote *remote, struct cprof_agent_header *he
 	memcpy(area->text, header, sizeof(*header));
 }
 
+/* Where locks are not hooked, or have not been before: their hooks pass everything on. */
+static void set_locks(struct cprof_agent_shared *shared, uint32_t every)
+{
+	shared->lock_fixed = every != 0;
+	for (size_t i = 0; i < CPROF_AGENT_LOCK_BUCKETS; i++)
+		shared->lock_rates[i].every = every ? CPROF_MIN(every, CPROF_AGENT_LOCK_EVERY) : 1;
+}
+
 static void fill_image(struct cprof_agent *agent, const struct cprof_agent_options *options)
 {
 	struct cprof_remote_area *area = cprof_remote_area(agent->remote);
@@ -182,6 +192,8 @@ static void fill_image(struct cprof_agent *agent, const struct cprof_agent_optio
 	area->shared.host_pid = cprof_remains_own_pid(agent->target);
 	area->shared.order_count = (uint32_t)count;
 	area->shared.forbidden = 0;
+	if (agent->kinds & CPROF_AGENT_KIND_LOCKS)
+		set_locks(&area->shared, agent->lock_every);
 	memcpy(area->shared.orders, orders, count * sizeof(*orders));
 	agent->remote->order_count = count;
 }
@@ -265,7 +277,7 @@ static struct cprof_error *plant_once(struct cprof_agent *agent,
 	CPROF_TRY(take_place(agent, &header, attempt, &kept));
 	fill_text(agent->remote, &header);
 	cprof_plan_destroy(cprof_take(agent->plan));
-	CPROF_TRY(cprof_plan_create(agent->target, agent->place.base, &header,
+	CPROF_TRY(cprof_plan_create(agent->target, agent->place.base, agent->kinds, &header,
 				    agent->stats.adopted ? &kept : NULL, &agent->plan));
 	CPROF_TRY(cprof_plan_update(agent->plan, true, &fresh));
 	fill_image(agent, options);
@@ -342,6 +354,18 @@ static struct cprof_error *plant(struct cprof_agent *agent,
 	return NULL;
 }
 
+/* Waits that cannot be timed must not be told as none. */
+static struct cprof_error *check_clock(const struct cprof_agent *agent)
+{
+	if (!(agent->shared->forbidden & CPROF_AGENT_FORBID_CLOCK))
+		return NULL;
+	return cprof_error_create(
+		CPROF_DENIED, "use -e block, which needs no hooks",
+		"pid %d: its seccomp filter does not allow clock_gettime, by which "
+		"hooks of locks measure",
+		(int)cprof_target_info(agent->target)->pid);
+}
+
 struct cprof_error *cprof_agent_plant(struct cprof_target *target,
 				      const struct cprof_agent_options *options,
 				      struct cprof_remote *remote, cprof_agent_run *run,
@@ -357,13 +381,19 @@ struct cprof_error *cprof_agent_plant(struct cprof_target *target,
 	agent->target = target;
 	agent->remote = remote;
 	agent->memfd = -1;
+	agent->kinds = options && options->kinds ? options->kinds : CPROF_AGENT_KIND_HEAP;
+	agent->lock_every = options ? options->lock_every : 0;
 	agent->detached = true; /* nothing is there yet */
 	error = plant(agent, options, run, context);
+	if (!error) {
+		agent->detached = false;
+		if (agent->kinds & CPROF_AGENT_KIND_LOCKS)
+			error = check_clock(agent);
+	}
 	if (error) {
 		cprof_agent_destroy(agent);
 		return error;
 	}
-	agent->detached = false;
 	*result = agent;
 	return NULL;
 }
@@ -467,6 +497,31 @@ struct cprof_error *cprof_agent_tick(struct cprof_agent *agent)
 		CPROF_TRY(patch(agent));
 	note_modules(agent);
 	return NULL;
+}
+
+struct cprof_error *cprof_agent_add(struct cprof_agent *agent, unsigned kinds)
+{
+	unsigned before = agent->kinds;
+	struct cprof_error *error = NULL;
+	size_t fresh = 0;
+
+	if (agent->detached)
+		return gone(agent);
+	agent->kinds |= kinds;
+	if (agent->kinds == before)
+		return NULL;
+	if (kinds & CPROF_AGENT_KIND_LOCKS)
+		error = check_clock(agent);
+	if (!error)
+		error = cprof_plan_add(agent->plan, kinds, &fresh);
+	if (!error && (kinds & CPROF_AGENT_KIND_LOCKS))
+		set_locks(agent->shared, agent->lock_every);
+	if (!error && fresh)
+		error = patch(agent);
+	if (error)
+		agent->kinds = before;
+	note_modules(agent);
+	return error;
 }
 
 /* --- leaving -------------------------------------------------------------------------------- */

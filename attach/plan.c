@@ -7,7 +7,7 @@
 #include <cprof/util.h>
 #include <string.h>
 
-struct cprof_error *cprof_plan_create(struct cprof_target *target, uint64_t base,
+struct cprof_error *cprof_plan_create(struct cprof_target *target, uint64_t base, unsigned kinds,
 				      const struct cprof_agent_header *header,
 				      const struct cprof_agent_config *kept,
 				      struct cprof_plan **result)
@@ -22,6 +22,7 @@ struct cprof_error *cprof_plan_create(struct cprof_target *target, uint64_t base
 	}
 	plan->target = target;
 	plan->base = base;
+	plan->kinds = kinds;
 	plan->header = *header;
 	if (kept)
 		plan->config = *kept;
@@ -92,6 +93,20 @@ struct cprof_error *cprof_plan_update(struct cprof_plan *plan, bool verify, size
 	for (size_t i = 0; i < plan->order_count; i++)
 		*fresh += plan->orders[i].state == CPROF_AGENT_ORDER_WANTED;
 	return NULL;
+}
+
+struct cprof_error *cprof_plan_add(struct cprof_plan *plan, unsigned kinds, size_t *fresh)
+{
+	unsigned before = plan->kinds;
+	struct cprof_error *error;
+
+	plan->kinds |= kinds;
+	error = cprof_plan_update(plan, true, fresh);
+	if (!error)
+		error = cprof_plan_check(plan);
+	if (error)
+		plan->kinds = before;
+	return error;
 }
 
 struct cprof_agent_order *cprof_plan_orders(struct cprof_plan *plan, size_t *count)

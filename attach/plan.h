@@ -9,9 +9,10 @@
 
 struct cprof_plan;
 
-/* `base` and `header`: where the hooks are (going to be). `kept`: the config of an agent that was
- * there before at the same base, whose originals stay; NULL: none. */
-struct cprof_error *cprof_plan_create(struct cprof_target *target, uint64_t base,
+/* `base` and `header`: where the hooks are (going to be); `kinds`: enum cprof_agent_kind. `kept`:
+ * the config of an agent that was there before at the same base, whose originals stay; NULL: none.
+ */
+struct cprof_error *cprof_plan_create(struct cprof_target *target, uint64_t base, unsigned kinds,
 				      const struct cprof_agent_header *header,
 				      const struct cprof_agent_config *kept,
 				      struct cprof_plan **plan);
@@ -33,6 +34,10 @@ void cprof_plan_destroy(struct cprof_plan *plan);
  * with instead, by name.
  */
 struct cprof_error *cprof_plan_update(struct cprof_plan *plan, bool verify, size_t *fresh);
+
+/* Plans for more kinds: CPROF_DENIED when there is nothing to patch of them; then nothing has
+ * changed. */
+struct cprof_error *cprof_plan_add(struct cprof_plan *plan, unsigned kinds, size_t *fresh);
 
 /* All orders ever made; their states are kept current by whoever carries them out. */
 struct cprof_agent_order *cprof_plan_orders(struct cprof_plan *plan, size_t *count);

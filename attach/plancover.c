@@ -42,15 +42,48 @@ static const char *own_reason(const struct cprof_plan_module *module)
 	return cprof_plan_is_allocator(file) ? "carries an allocator of its own (malloc)" : NULL;
 }
 
-static void tell_module(const struct cprof_plan_module *module, struct cprof_agent_module *told)
+/* Slots of a module by what became of them. */
+static void count_slots(const struct cprof_plan_module *module, bool locks,
+			size_t counts[CPROF_PLAN_SLOT_HOOKED + 1])
 {
-	size_t counts[CPROF_PLAN_SLOT_HOOKED + 1] = {0};
+	memset(counts, 0, (CPROF_PLAN_SLOT_HOOKED + 1) * sizeof(*counts));
+	for (size_t i = 0; i < module->file->linkage.import_count; i++)
+		if (cprof_plan_is_lock(module->file->linkage.imports[i].name) == locks)
+			counts[module->slots[i].status]++;
+}
+
+/* Without heap hooks: an allocator says nothing of locks. */
+static void tell_locks(const struct cprof_plan_module *module,
+		       const size_t counts[CPROF_PLAN_SLOT_HOOKED + 1],
+		       struct cprof_agent_module *told)
+{
+	if (!module->relocated)
+		told->cover = CPROF_AGENT_COVER_LATER;
+	else if (counts[CPROF_PLAN_SLOT_NO_BANK])
+		told->reason = "uses another copy of the C library";
+	else if (counts[CPROF_PLAN_SLOT_NO_ORDER])
+		told->reason = "more slots than can be patched";
+	else if (counts[CPROF_PLAN_SLOT_ELSEWHERE])
+		told->reason = "its locks are not those of a C library that is known";
+	else
+		told->cover = told->lock_slots ? CPROF_AGENT_COVER_HOOKED : CPROF_AGENT_COVER_NONE;
+}
+
+static void tell_module(const struct cprof_plan *plan, const struct cprof_plan_module *module,
+			struct cprof_agent_module *told)
+{
+	size_t counts[CPROF_PLAN_SLOT_HOOKED + 1];
 
 	*told = (struct cprof_agent_module){.path = module->file->path};
-	for (size_t i = 0; i < module->file->linkage.import_count; i++)
-		counts[module->slots[i].status]++;
-	told->slots = (uint32_t)counts[CPROF_PLAN_SLOT_HOOKED];
+	count_slots(module, true, counts);
+	told->lock_slots = (uint32_t)counts[CPROF_PLAN_SLOT_HOOKED];
 	told->cover = CPROF_AGENT_COVER_BYPASS;
+	if (module->known && !(plan->kinds & CPROF_AGENT_KIND_HEAP)) {
+		tell_locks(module, counts, told);
+		return;
+	}
+	count_slots(module, false, counts);
+	told->slots = (uint32_t)counts[CPROF_PLAN_SLOT_HOOKED];
 	if (!module->known)
 		told->reason = module->file->image ? "another file stands at its path now"
 						   : "its file cannot be opened";
@@ -75,7 +108,7 @@ struct cprof_error *cprof_plan_tell(struct cprof_plan *plan)
 		return cprof_error_nomem();
 	plan->told_count = plan->module_count;
 	for (size_t i = 0; i < plan->module_count; i++)
-		tell_module(plan->modules[i], &plan->told[i]);
+		tell_module(plan, plan->modules[i], &plan->told[i]);
 	return NULL;
 }
 
@@ -114,7 +147,21 @@ static bool is_worth_it(const struct cprof_plan *plan, const char *own)
 	return false;
 }
 
-struct cprof_error *cprof_plan_check(const struct cprof_plan *plan)
+static struct cprof_error *check_locks(const struct cprof_plan *plan)
+{
+	const struct cprof_target_info *info = cprof_target_info(plan->target);
+
+	for (size_t i = 0; i < plan->module_count; i++)
+		if (plan->modules[i]->known &&
+		    (!plan->modules[i]->relocated || plan->told[i].lock_slots))
+			return NULL;
+	return cprof_error_create(
+		CPROF_DENIED, "use -e block: it needs no hooks, and sees every kind of lock",
+		"pid %d: no locks to hook: %s calls none of the C library's through a slot",
+		(int)info->pid, info->exe);
+}
+
+static struct cprof_error *check_heap(const struct cprof_plan *plan)
 {
 	const struct cprof_target_info *info = cprof_target_info(plan->target);
 	const struct cprof_plan_module *program = program_of(plan);
@@ -135,4 +182,11 @@ struct cprof_error *cprof_plan_check(const struct cprof_plan *plan)
 	return cprof_error_create(CPROF_DENIED, "use -e cpu, or link the allocator dynamically",
 				  "pid %d: nothing to patch: %s %s", (int)info->pid, info->exe,
 				  own ? own : why);
+}
+
+struct cprof_error *cprof_plan_check(const struct cprof_plan *plan)
+{
+	if (plan->kinds & CPROF_AGENT_KIND_HEAP)
+		CPROF_TRY(check_heap(plan));
+	return plan->kinds & CPROF_AGENT_KIND_LOCKS ? check_locks(plan) : NULL;
 }

@@ -15,6 +15,7 @@
 #define LINK_MAPS_MAX (1u << 14)
 
 #define NAME_OF_FUNCTION(id, symbol, shape, quiet) symbol,
+#define NAME_OF_LOCK(id, symbol, shape)            symbol,
 const char *const cprof_plan_names[CPROF_PLAN_NAMES] = {
 	CPROF_AGENT_FUNCTIONS(NAME_OF_FUNCTION) /* */
 	"__libc_start_main",
@@ -32,6 +33,8 @@ const char *const cprof_plan_names[CPROF_PLAN_NAMES] = {
 	"GC_malloc",
 	"__libc_malloc_impl",
 	"runtime.mallocgc",
+	CPROF_AGENT_LOCKS(NAME_OF_LOCK) /* */
+	"gnu_get_libc_version",
 };
 
 /* --- files --------------------------------------------------------------------------------- */

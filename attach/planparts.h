@@ -17,12 +17,15 @@ enum {
 	CPROF_PLAN_UNWINDER,                          /* libgcc_s */
 	CPROF_PLAN_CXX,                               /* libstdc++ */
 	CPROF_PLAN_OWN, /* from here on: only an allocator that is linked in */
-	CPROF_PLAN_NAMES = CPROF_PLAN_OWN + 11
+	CPROF_PLAN_LOCKS = CPROF_PLAN_OWN + 11, /* the functions of locks, by their number */
+	CPROF_PLAN_GLIBC = CPROF_PLAN_LOCKS + CPROF_AGENT_LOCK_COUNT, /* only glibc defines it */
+	CPROF_PLAN_NAMES
 };
 extern const char *const cprof_plan_names[CPROF_PLAN_NAMES];
 _Static_assert(CPROF_PLAN_NAMES <= CPROF_LINKAGE_NAMES, "");
 
-#define CPROF_PLAN_BIT(name) (1ull << (name))
+#define CPROF_PLAN_BIT(name) (1ull << (name)) /* of hooked functions */
+_Static_assert(CPROF_AGENT_FUNCTION_COUNT <= 64, "");
 
 struct cprof_plan_file {
 	uint64_t inode;
@@ -80,6 +83,7 @@ struct cprof_plan_range { /* a mapping of a file */
 struct cprof_plan {
 	struct cprof_target *target;
 	uint64_t base;
+	unsigned kinds; /* enum cprof_agent_kind */
 	struct cprof_agent_header header;
 	struct cprof_agent_config config;
 	struct cprof_plan_file **files;
@@ -128,6 +132,12 @@ void cprof_plan_release(struct cprof_plan *plan, uint32_t order);
 /* plancover.c: how far every module is covered; the refusal of a target with nothing to patch. */
 struct cprof_error *cprof_plan_tell(struct cprof_plan *plan);
 struct cprof_error *cprof_plan_check(const struct cprof_plan *plan);
+
+/* Whether an imported name is a lock's function; otherwise, an allocator's. */
+static inline bool cprof_plan_is_lock(unsigned name)
+{
+	return name >= CPROF_PLAN_LOCKS && name < CPROF_PLAN_LOCKS + CPROF_AGENT_LOCK_COUNT;
+}
 
 static inline bool cprof_plan_defines(const struct cprof_plan_file *file, unsigned name)
 {

@@ -273,23 +273,35 @@ static void order_slot(struct cprof_plan *plan, const struct cprof_plan_module *
 		};
 }
 
+/* What a hook stands for; 0: it is none. */
+static uint64_t original_of(const struct cprof_plan *plan, uint64_t hook)
+{
+	for (unsigned bank = 0; bank < CPROF_AGENT_BANKS; bank++)
+		for (unsigned i = 0; i < CPROF_AGENT_FUNCTION_COUNT; i++)
+			if (plan->base + plan->header.hooks[bank][i] == hook)
+				return plan->config.originals[bank][i];
+	for (unsigned layout = 0; layout < CPROF_AGENT_LAYOUTS; layout++)
+		for (unsigned i = 0; i < CPROF_AGENT_LOCK_COUNT; i++)
+			if (plan->base + plan->header.lock_hooks[layout][i] == hook)
+				return plan->config.lock_originals[layout][i];
+	return 0;
+}
+
 /* A slot that leads to a hook: by our order, or left by a profiler before us; then it is put back
  * to its original in the end. */
 static void keep_hook(struct cprof_plan *plan, const struct cprof_plan_module *module, size_t index)
 {
 	struct cprof_plan_slot *slot = &module->slots[index];
+	uint64_t original;
 
 	slot->status = CPROF_PLAN_SLOT_HOOKED;
 	if (slot->order && plan->orders[slot->order - 1].hook == slot->value) {
 		plan->orders[slot->order - 1].state = CPROF_AGENT_ORDER_DONE;
 		return;
 	}
-	for (unsigned bank = 0; bank < CPROF_AGENT_BANKS; bank++)
-		for (unsigned i = 0; i < CPROF_AGENT_FUNCTION_COUNT; i++)
-			if (plan->base + plan->header.hooks[bank][i] == slot->value &&
-			    plan->config.originals[bank][i])
-				order_slot(plan, module, index, slot->value, CPROF_AGENT_ORDER_DONE,
-					   plan->config.originals[bank][i]);
+	original = original_of(plan, slot->value);
+	if (original)
+		order_slot(plan, module, index, slot->value, CPROF_AGENT_ORDER_DONE, original);
 }
 
 /* A slot that is not to be hooked, as things are: what was ordered for it is void. */
@@ -301,12 +313,48 @@ static void pass_slot(struct cprof_plan *plan, struct cprof_plan_slot *slot,
 		plan->orders[slot->order - 1].state = CPROF_AGENT_ORDER_CHANGED;
 }
 
+/* How the C library lays out its locks; false: it is none that is known. */
+static bool find_layout(const struct cprof_plan_file *file, unsigned *layout)
+{
+	bool glibc = cprof_plan_defines(file, CPROF_PLAN_GLIBC);
+
+	*layout = glibc ? CPROF_AGENT_GLIBC : CPROF_AGENT_MUSL;
+	return cprof_plan_defines(file, CPROF_PLAN_LIBC) && (glibc || strstr(file->path, "musl"));
+}
+
+static void hook_lock(struct cprof_plan *plan, struct cprof_plan_module *module, size_t index,
+		      const struct value *value)
+{
+	unsigned function = module->file->linkage.imports[index].name - CPROF_PLAN_LOCKS;
+	struct cprof_plan_slot *slot = &module->slots[index];
+	unsigned layout;
+	uint64_t *original;
+
+	if (!find_layout(value->definer->file, &layout)) {
+		pass_slot(plan, slot, CPROF_PLAN_SLOT_ELSEWHERE);
+		return;
+	}
+	original = &plan->config.lock_originals[layout][function];
+	if (!fits(*original, value->original)) { /* another copy of the C library */
+		pass_slot(plan, slot, CPROF_PLAN_SLOT_NO_BANK);
+		return;
+	}
+	*original = value->original;
+	order_slot(plan, module, index, plan->base + plan->header.lock_hooks[layout][function],
+		   CPROF_AGENT_ORDER_WANTED, slot->value);
+}
+
 static void hook_slot(struct cprof_plan *plan, struct cprof_plan_module *module, size_t index,
 		      const struct value *value)
 {
 	unsigned function = module->file->linkage.imports[index].name;
 	struct cprof_plan_slot *slot = &module->slots[index];
 	unsigned bank;
+
+	if (cprof_plan_is_lock(function)) {
+		hook_lock(plan, module, index, value);
+		return;
+	}
 
 	if (!is_hookable(value->definer, function)) {
 		pass_slot(plan, slot, CPROF_PLAN_SLOT_PASSED);
@@ -353,15 +401,21 @@ static void decide_slot(struct cprof_plan *plan, struct cprof_plan_module *modul
 void cprof_plan_decide(struct cprof_plan *plan, struct cprof_plan_module *module)
 {
 	const struct cprof_linkage *linkage = &module->file->linkage;
-	/* An allocator calls itself: that would count twice. glibc's linker is no module like
-	 * others: it lives through states in which a hook could not run. */
-	bool passed = cprof_plan_is_allocator(module->file) ||
-		      cprof_plan_defines(module->file, CPROF_PLAN_LINKER);
+	/* glibc's linker is no module like others: it lives through states in which a hook could
+	 * not run. */
+	bool locks = plan->kinds & CPROF_AGENT_KIND_LOCKS &&
+		     !cprof_plan_defines(module->file, CPROF_PLAN_LINKER);
+	/* An allocator calls itself: that would count twice. */
+	bool heap = plan->kinds & CPROF_AGENT_KIND_HEAP &&
+		    !cprof_plan_defines(module->file, CPROF_PLAN_LINKER) &&
+		    !cprof_plan_is_allocator(module->file);
 
 	module->fresh = false;
 	module->pending = false;
 	for (size_t i = 0; i < linkage->import_count; i++) {
-		if (passed || linkage->imports[i].name >= CPROF_AGENT_FUNCTION_COUNT)
+		unsigned name = linkage->imports[i].name;
+
+		if (name < CPROF_AGENT_FUNCTION_COUNT ? !heap : !locks || !cprof_plan_is_lock(name))
 			continue;
 		decide_slot(plan, module, i);
 		module->pending |= module->slots[i].status == CPROF_PLAN_SLOT_PENDING;

@@ -123,10 +123,13 @@ static uint64_t count_planned(struct cprof_target *target, const struct cprof_pl
 	if (cprof_target_read(target, place->base + CPROF_AGENT_CONFIG, &config, sizeof(config)) !=
 	    sizeof(config))
 		return 0;
-	error = cprof_plan_create(target, place->base, &place->header, &config, &plan);
+	error = cprof_plan_create(target, place->base,
+				  CPROF_AGENT_KIND_HEAP | CPROF_AGENT_KIND_LOCKS, &place->header,
+				  &config, &plan);
 	if (!error)
 		error = cprof_plan_update(plan, true, &fresh);
-	if (!error) {
+	/* That there is nothing more to hook is no error here. */
+	if (plan) {
 		const struct cprof_agent_order *orders = cprof_plan_orders(plan, &count);
 
 		for (size_t i = 0; i < count; i++)

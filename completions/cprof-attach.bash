@@ -28,7 +28,7 @@ _cprof_attach() {
 		--unwinder) words="cfi fp libunwind" ;;
 		--color) words="auto always never" ;;
 		--by) words="function line address" ;;
-		-o | --output | --stats | --base) ;;
+		-o | --output | --stats | --base | --source-path) ;;
 		--debug-dir)
 			mapfile -t COMPREPLY < <(compgen -d -- "$current")
 			return
@@ -46,7 +46,7 @@ _cprof_attach() {
 				--leak-heap -F --rate --heap-rate --debug-dir --color -q --quiet -v --verbose -h --help
 				-V --version --" ;;
 			detach) words="-p --pid --check -q --quiet -v --verbose -h --help -V --version" ;;
-			report) words="top folded -o --output -f --format --sample-index --base
+			report) words="top tree peek list traces folded -o --output -f --format --sample-index --base --source-path
 				--cum -n --count --focus --ignore --by --color -q --quiet -v --verbose -h --help
 				-V --version" ;;
 			help) words="record run threads dump memtrace detach report help -h --help -V --version" ;;

@@ -52,7 +52,7 @@ struct frame {
 	uint64_t r13;
 	uint64_t r14;
 	uint64_t r15;
-	uint64_t index; /* of the original: bank * functions + function */
+	uint64_t index; /* of the original: bank * functions + function, then those of locks */
 	uint64_t result;
 	uint64_t unused;
 	uint64_t rbp;
@@ -88,6 +88,7 @@ enum {
 	SYS_CLOCK_GETTIME = 228,
 	SYS_PROCESS_VM_READV = 310,
 };
+#define CLOCK_FINE   1 /* CLOCK_MONOTONIC */
 #define CLOCK_COARSE 6 /* CLOCK_MONOTONIC_COARSE */
 
 static inline long system_call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
@@ -118,14 +119,18 @@ static inline long read_memory(uint32_t tid, const struct vector *to, const stru
 }
 
 /* 0: the clock may not be asked. */
-static inline uint64_t now_ns(uint32_t forbidden)
+static inline uint64_t clock_ns(uint32_t clock, uint32_t forbidden)
 {
 	int64_t time[2];
 
 	if (forbidden & CPROF_AGENT_FORBID_CLOCK ||
-	    system_call(SYS_CLOCK_GETTIME, CLOCK_COARSE, (uint64_t)time, 0, 0, 0, 0) != 0)
+	    system_call(SYS_CLOCK_GETTIME, clock, (uint64_t)time, 0, 0, 0, 0) != 0)
 		return 0;
 	return (uint64_t)time[0] * 1000000000 + (uint64_t)time[1];
+}
+static inline uint64_t now_ns(uint32_t forbidden)
+{
+	return clock_ns(CLOCK_COARSE, forbidden);
 }
 
 /* Waits while the word has this value, for about so long at most. Never sleeps: a call that the
@@ -142,12 +147,26 @@ void cprof_agent_live_release(uint64_t *key);
 uint64_t *cprof_agent_live_take(uint64_t address);
 void cprof_agent_live_restore(uint64_t *key);
 
+/* slow.c. Begins the work of a hook for the calling thread: false when it is switched off; raises
+ * `inside` of its shard, for cprof_agent_leave() to lower. */
+bool cprof_agent_enter(struct call *call, struct frame *frame);
+void cprof_agent_leave(struct call *call);
+
 /* ring.c. A sample of the call that gave `address`; `key`: its live entry, NULL: none. */
 void cprof_agent_ring_alloc(struct call *call, uint64_t address, uint64_t *key);
 void cprof_agent_ring_short(struct call *call, uint16_t type, uint64_t address);
+/* A WAIT or UNLOCK record with the caller's stack; false: there was no room. */
+bool cprof_agent_ring_lock(struct call *call, uint16_t type, uint64_t id, uint64_t lock);
+void cprof_agent_ring_got(struct call *call, const struct cprof_agent_got *got);
+uint32_t cprof_agent_tid(const struct call *call);
 
 /* gap.c. Bytes that go by before the next sample, drawn with the shard's generator. */
 uint64_t cprof_agent_gap_draw(struct cprof_agent_shard *shard, uint32_t index, uint64_t rate);
+/* 64 bits of that generator. */
+uint64_t cprof_agent_random(struct cprof_agent_shard *shard, uint32_t index);
+
+/* locks.c. As cprof_agent_slow(), for the hooks of locks. */
+bool cprof_agent_lock_slow(struct frame *frame, uint32_t which);
 
 #pragma GCC visibility pop
 

@@ -36,6 +36,14 @@ static uint64_t logarithm(uint64_t x)
 	return result;
 }
 
+uint64_t cprof_agent_random(struct cprof_agent_shard *shard, uint32_t index)
+{
+	if (!shard->random)
+		shard->random = mix(CONTROL->seed + mix(index + 1));
+	shard->random += CPROF_AGENT_HASH;
+	return mix(shard->random);
+}
+
 uint64_t cprof_agent_gap_draw(struct cprof_agent_shard *shard, uint32_t index, uint64_t rate)
 {
 	uint64_t uniform;
@@ -44,10 +52,7 @@ uint64_t cprof_agent_gap_draw(struct cprof_agent_shard *shard, uint32_t index, u
 
 	if (rate <= 1)
 		return 0;
-	if (!shard->random)
-		shard->random = mix(CONTROL->seed + mix(index + 1));
-	shard->random += CPROF_AGENT_HASH;
-	uniform = mix(shard->random);
+	uniform = cprof_agent_random(shard, index);
 	exponential = (64ull << FRACTION) - logarithm(uniform ? uniform : 1);
 	exponential = (uint64_t)((unsigned __int128)exponential * LN2 >> 64);
 	gap = (unsigned __int128)exponential * rate >> FRACTION;

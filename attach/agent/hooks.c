@@ -7,7 +7,7 @@
 #include "agent.h"
 
 _Static_assert(CPROF_AGENT_MAGIC == 0x746e656761667063, "asm");
-_Static_assert(CPROF_AGENT_VERSION == 1, "asm");
+_Static_assert(CPROF_AGENT_VERSION == 2, "asm");
 _Static_assert(CPROF_AGENT_HASH == 0x9e3779b97f4a7c15, "asm");
 _Static_assert(CPROF_AGENT_SHARD_BITS == 12 && sizeof(struct cprof_agent_shard) == 64, "asm");
 _Static_assert(CPROF_AGENT_FILTER == 1 << 16 && CPROF_AGENT_FILTER_SHIFT == 10, "asm");
@@ -15,6 +15,16 @@ _Static_assert(offsetof(struct cprof_agent_private, filter) == 0x40000, "asm");
 _Static_assert(offsetof(struct cprof_agent_shard, countdown) == 0, "asm");
 _Static_assert(offsetof(struct cprof_agent_control, on) == 0, "asm");
 _Static_assert(CPROF_AGENT_BANKS == 4, "asm");
+_Static_assert(CPROF_AGENT_LAYOUTS == 2 && CPROF_AGENT_GLIBC == 0, "asm");
+/* One index for the originals of both. */
+_Static_assert(offsetof(struct cprof_agent_config, lock_originals) ==
+		       CPROF_AGENT_BANKS * CPROF_AGENT_FUNCTION_COUNT * 8,
+	       "asm");
+_Static_assert(CPROF_AGENT_LOCK_BUCKETS == 0x400 && CPROF_AGENT_LOCK_SHIFT == 4, "asm");
+_Static_assert(CPROF_AGENT_SHARED - CPROF_AGENT_PRIVATE +
+			       offsetof(struct cprof_agent_shared, waiting) ==
+		       0x51000,
+	       "asm");
 _Static_assert(offsetof(struct frame, index) == 88 && offsetof(struct frame, result) == 96, "asm");
 _Static_assert(offsetof(struct frame, above) == 128, "asm");
 
@@ -24,6 +34,8 @@ _Static_assert(CPROF_AGENT_PRIVATE == 0x10000 && CPROF_AGENT_SHARED == 0x60000, 
 /* clang-format off */
 #define OFFSET_OF(id, symbol, shape, variant) ".long hook_\\bank\\()_" #id " - cprof_agent_base\n"
 #define HOOK_OF(id, symbol, shape, variant)   "hook_" #shape " \\bank, " #id "\n"
+#define LOCK_OFFSET_OF(id, symbol, shape)     ".long hook_\\bank\\()_" #id " - cprof_agent_base\n"
+#define LOCK_HOOK_OF(id, symbol, shape)       "hook_\\bank\\()_" #shape " \\bank, " #id "\n"
 
 __asm__(
 ".section .text.first, \"ax\", @progbits\n"
@@ -32,7 +44,7 @@ __asm__(
 ".hidden cprof_agent_config_page, cprof_agent_control_page, cprof_agent_slow\n"
 "cprof_agent_base:\n"
 ".quad 0x746e656761667063\n"
-".long 1, cprof_agent_text_end - cprof_agent_base\n"
+".long 2, cprof_agent_text_end - cprof_agent_base\n"
 ".quad 0\n"
 ".long cprof_agent_run - cprof_agent_base\n"
 ".long cprof_agent_swap - cprof_agent_base\n"
@@ -42,6 +54,10 @@ __asm__(
 CPROF_AGENT_FUNCTIONS(OFFSET_OF)
 ".endm\n"
 "offsets 0\n offsets 1\n offsets 2\n offsets 3\n"
+".macro lock_offsets bank\n"
+CPROF_AGENT_LOCKS(LOCK_OFFSET_OF)
+".endm\n"
+"lock_offsets glibc\n lock_offsets musl\n"
 
 /* r11 = PRIVATE, or on to the original when switched off */
 ".macro begin bank, id\n"
@@ -112,6 +128,47 @@ CPROF_AGENT_FUNCTIONS(OFFSET_OF)
 CPROF_AGENT_FUNCTIONS(HOOK_OF)
 ".endm\n"
 "hooks 0\n hooks 1\n hooks 2\n hooks 3\n"
+
+/*
+ * Locks: one look at the word, then on, unless it is taken. glibc: a mutex's word is 0 when it is
+ * free; bit 1 of a rwlock's says that a writer has it, bit 0 alone that the last one was a writer;
+ * a spin lock's is 1 when it is free. musl: a mutex's word is the second; a rwlock counts readers,
+ * all bits but the highest for a writer; a spin lock's is 0 when it is free.
+ */
+".macro peek bank, id, look:vararg\n"
+"	begin \\bank, \\id\n"
+"	\\look\n"
+"	jnz 2f\n"
+"	end\n"
+".endm\n"
+".macro hook_glibc_MUTEX bank, id\n peek \\bank, \\id, cmpl $0, (%rdi)\n .endm\n"
+".macro hook_glibc_READ bank, id\n peek \\bank, \\id, testl $2, (%rdi)\n .endm\n"
+".macro hook_glibc_WRITE bank, id\n peek \\bank, \\id, testl $-2, (%rdi)\n .endm\n"
+".macro hook_glibc_SPIN bank, id\n peek \\bank, \\id, cmpl $1, (%rdi)\n .endm\n"
+".macro hook_musl_MUTEX bank, id\n peek \\bank, \\id, cmpl $0, 4(%rdi)\n .endm\n"
+".macro hook_musl_READ bank, id\n peek \\bank, \\id, testl $0x40000000, (%rdi)\n .endm\n"
+".macro hook_musl_WRITE bank, id\n peek \\bank, \\id, cmpl $0, (%rdi)\n .endm\n"
+".macro hook_musl_SPIN bank, id\n peek \\bank, \\id, cmpl $0, (%rdi)\n .endm\n"
+
+/* Whether anybody who is timed waits in the lock's bucket. */
+".macro let_go bank, id, lock\n"
+"	begin \\bank, \\id\n"
+"	mov \\lock, %rax\n"
+"	shr $4, %rax\n"
+"	and $0x3ff, %eax\n"
+"	cmpb $0, 0x51000(%r11,%rax)\n"
+"	jne 2f\n"
+"	end\n"
+".endm\n"
+".macro hook_glibc_UNLOCK bank, id\n let_go \\bank, \\id, %rdi\n .endm\n"
+".macro hook_musl_UNLOCK bank, id\n let_go \\bank, \\id, %rdi\n .endm\n"
+".macro hook_glibc_COND bank, id\n let_go \\bank, \\id, %rsi\n .endm\n"
+".macro hook_musl_COND bank, id\n let_go \\bank, \\id, %rsi\n .endm\n"
+
+".macro lock_hooks bank\n"
+CPROF_AGENT_LOCKS(LOCK_HOOK_OF)
+".endm\n"
+"lock_hooks glibc\n lock_hooks musl\n"
 
 /* struct frame. The chain of frame pointers leads through it for unwinders without CFI. */
 "	.p2align 4\n"

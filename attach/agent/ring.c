@@ -8,9 +8,27 @@
 #define WAIT_NS 1000000000ull
 #define PAGE    4096u
 
-static void stamp(uint64_t position, uint64_t length, uint32_t state)
+struct ring {
+	uint64_t *head;
+	const uint64_t *tail;
+	uint8_t *bytes;
+	uint64_t size;
+};
+
+static inline struct ring heap_ring(void)
 {
-	uint64_t *word = (uint64_t *)&SHARED->ring[position % CPROF_AGENT_RING_SIZE];
+	return (struct ring){&SHARED->head, &SHARED->tail, SHARED->ring, CPROF_AGENT_RING_SIZE};
+}
+
+static inline struct ring lock_ring(void)
+{
+	return (struct ring){&SHARED->lock_head, &SHARED->lock_tail, SHARED->lock_ring,
+			     CPROF_AGENT_LOCK_RING_SIZE};
+}
+
+static void stamp(const struct ring *ring, uint64_t position, uint64_t length, uint32_t state)
+{
+	uint64_t *word = (uint64_t *)&ring->bytes[position % ring->size];
 
 	STORE(word, length | (uint64_t)((uint32_t)position | state) << 32);
 }
@@ -31,37 +49,37 @@ static bool wait_for_room(uint64_t tail)
 }
 
 /* Room for a record, stamped BUSY. NULL: there is none. */
-static struct cprof_agent_record *reserve(bool wait, uint32_t length, uint64_t *position)
+static void *reserve(const struct ring *ring, bool wait, uint32_t length, uint64_t *position)
 {
-	uint64_t head = LOAD(&SHARED->head);
+	uint64_t head = LOAD(ring->head);
 	uint64_t tail;
 	uint64_t pad;
 
 	for (;;) {
-		uint64_t offset = head % CPROF_AGENT_RING_SIZE;
+		uint64_t offset = head % ring->size;
 
-		tail = LOAD(&SHARED->tail);
-		pad = offset + length > CPROF_AGENT_RING_SIZE ? CPROF_AGENT_RING_SIZE - offset : 0;
-		if (head + pad + length - tail > CPROF_AGENT_RING_SIZE) {
+		tail = LOAD(ring->tail);
+		pad = offset + length > ring->size ? ring->size - offset : 0;
+		if (head + pad + length - tail > ring->size) {
 			if (!wait || !wait_for_room(tail))
 				return NULL;
-			head = LOAD(&SHARED->head);
-		} else if (SWAP(&SHARED->head, &head, head + pad + length)) {
+			head = LOAD(ring->head);
+		} else if (SWAP(ring->head, &head, head + pad + length)) {
 			break;
 		}
 	}
 	if (pad)
-		stamp(head, pad, CPROF_AGENT_STAMP_PAD);
+		stamp(ring, head, pad, CPROF_AGENT_STAMP_PAD);
 	*position = head + pad;
-	stamp(*position, length, CPROF_AGENT_STAMP_BUSY);
-	return (struct cprof_agent_record *)&SHARED->ring[*position % CPROF_AGENT_RING_SIZE];
+	stamp(ring, *position, length, CPROF_AGENT_STAMP_BUSY);
+	return &ring->bytes[*position % ring->size];
 }
 
 /* The last bytes of what was reserved, if nobody has reserved any since: 128 unknown stacks of 32
  * KB would fill the ring. */
-static bool give_back(uint64_t end, uint64_t length)
+static bool give_back(const struct ring *ring, uint64_t end, uint64_t length)
 {
-	return SWAP(&SHARED->head, &end, end - length);
+	return SWAP(ring->head, &end, end - length);
 }
 
 /* The libc's own word is always right; a cached one may be that of a thread that has ended, whose
@@ -158,21 +176,62 @@ static void fill(struct cprof_agent_record *record, const struct call *call, uin
 	record->r15 = frame->r15;
 }
 
-void cprof_agent_ring_alloc(struct call *call, uint64_t address, uint64_t *key)
+/* A record with the caller's registers and stack, not finished yet. */
+struct draft {
+	struct ring ring;
+	struct cprof_agent_record *record;
+	uint64_t position;
+	uint64_t room; /* for the stack */
+};
+
+/* False: there is no room. */
+static bool draft_begin(struct draft *draft, const struct call *call, bool wait, uint64_t address)
 {
 	uint32_t tid = tid_of(call, true);
 	uint64_t known = known_stack(call, tid);
 	uint64_t most = SHARED->stack_max & ~7u;
-	uint64_t position;
-	uint64_t room;
-	uint64_t length;
 	struct cprof_agent_record *record;
+	uint64_t length;
 
 	if (most > CPROF_AGENT_STACK_MAX)
 		most = CPROF_AGENT_STACK_MAX;
-	room = known && known < most ? known : most;
-	record = reserve(call->exact, (uint32_t)(sizeof(*record) + room), &position);
-	if (!record) {
+	draft->room = known && known < most ? known : most;
+	record = reserve(&draft->ring, wait, (uint32_t)(sizeof(*record) + draft->room),
+			 &draft->position);
+	if (!record)
+		return false;
+	fill(record, call, tid, address);
+	length = draft->room;
+	if (known)
+		copy(record + 1, (const void *)call->sp, length);
+	else
+		length = read_stack(call, tid, record + 1, length);
+	record->stack_length = (uint32_t)length;
+	record->cut = known ? known > length : length == draft->room;
+	draft->record = record;
+	return true;
+}
+
+static bool draft_lacks_stack(const struct draft *draft)
+{
+	return !draft->record->stack_length && draft->room;
+}
+
+static void draft_end(const struct draft *draft)
+{
+	uint64_t length = draft->record->stack_length + sizeof(*draft->record);
+	uint64_t room = draft->room + sizeof(*draft->record);
+
+	if (room > length && !give_back(&draft->ring, draft->position + room, room - length))
+		stamp(&draft->ring, draft->position + length, room - length, CPROF_AGENT_STAMP_PAD);
+	stamp(&draft->ring, draft->position, length, CPROF_AGENT_STAMP_DONE);
+}
+
+void cprof_agent_ring_alloc(struct call *call, uint64_t address, uint64_t *key)
+{
+	struct draft draft = {.ring = heap_ring()};
+
+	if (!draft_begin(&draft, call, call->exact, address)) {
 		ADD(&SHARED->dropped, 1);
 		if (call->exact)
 			ADD(&SHARED->dropped_bytes, call->size);
@@ -180,31 +239,21 @@ void cprof_agent_ring_alloc(struct call *call, uint64_t address, uint64_t *key)
 			cprof_agent_live_release(key);
 		return;
 	}
-	fill(record, call, tid, address);
-	record->id = ADD(&SHARED->next_id, 1);
-	length = room;
-	if (known)
-		copy(record + 1, (const void *)call->sp, length);
-	else
-		length = read_stack(call, tid, record + 1, length);
-	if (!length && room)
+	draft.record->id = ADD(&SHARED->next_id, 1);
+	if (draft_lacks_stack(&draft))
 		ADD(&SHARED->stack_failures, 1);
-	record->stack_length = (uint32_t)length;
-	record->cut = known ? known > length : length == room;
 	if (key)
-		cprof_agent_live_publish(key, record->id, call->size, call->rate);
+		cprof_agent_live_publish(key, draft.record->id, call->size, call->rate);
 	ADD(&SHARED->allocs, 1);
-	length += sizeof(*record);
-	room += sizeof(*record);
-	if (room > length && !give_back(position + room, room - length))
-		stamp(position + length, room - length, CPROF_AGENT_STAMP_PAD);
-	stamp(position, length, CPROF_AGENT_STAMP_DONE);
+	draft_end(&draft);
 }
 
 void cprof_agent_ring_short(struct call *call, uint16_t type, uint64_t address)
 {
+	const struct ring ring = heap_ring();
 	uint64_t position;
-	struct cprof_agent_record *record = reserve(true, CPROF_AGENT_RECORD_SHORT, &position);
+	struct cprof_agent_record *record =
+		reserve(&ring, true, CPROF_AGENT_RECORD_SHORT, &position);
 
 	if (!record) {
 		ADD(&SHARED->dropped_frees, 1);
@@ -217,5 +266,49 @@ void cprof_agent_ring_short(struct call *call, uint16_t type, uint64_t address)
 	record->address = address;
 	if (type == CPROF_AGENT_RECORD_FREE)
 		ADD(&SHARED->frees, 1);
-	stamp(position, CPROF_AGENT_RECORD_SHORT, CPROF_AGENT_STAMP_DONE);
+	stamp(&ring, position, CPROF_AGENT_RECORD_SHORT, CPROF_AGENT_STAMP_DONE);
+}
+
+/* --- locks: nobody waits for room ---------------------------------------------------------- */
+
+bool cprof_agent_ring_lock(struct call *call, uint16_t type, uint64_t id, uint64_t lock)
+{
+	struct draft draft = {.ring = lock_ring()};
+
+	if (!draft_begin(&draft, call, false, lock)) {
+		ADD(&SHARED->lock_dropped, 1);
+		return false;
+	}
+	draft.record->type = type;
+	draft.record->id = id;
+	if (draft_lacks_stack(&draft))
+		ADD(&SHARED->lock_failures, 1);
+	draft_end(&draft);
+	return true;
+}
+
+void cprof_agent_ring_got(struct call *call, const struct cprof_agent_got *got)
+{
+	const struct ring ring = lock_ring();
+	uint64_t position;
+	struct cprof_agent_got *record = reserve(&ring, false, sizeof(*got), &position);
+
+	if (!record) {
+		ADD(&SHARED->lock_dropped, 1);
+		return;
+	}
+	record->type = CPROF_AGENT_RECORD_GOT;
+	record->function = (uint16_t)call->function;
+	record->tid = got->tid;
+	record->id = got->id;
+	record->address = got->address;
+	record->delay_ns = got->delay_ns;
+	record->tail_ns = got->tail_ns;
+	record->unlock = got->unlock;
+	stamp(&ring, position, sizeof(*record), CPROF_AGENT_STAMP_DONE);
+}
+
+uint32_t cprof_agent_tid(const struct call *call)
+{
+	return tid_of(call, true);
 }

@@ -286,25 +286,43 @@ static bool serve(struct call *call)
 	return !nested && allocate(call);
 }
 
+bool cprof_agent_enter(struct call *call, struct frame *frame)
+{
+	call->frame = frame;
+	call->sp = (uint64_t)frame->above;
+	if (!LOAD(&CONTROL->on))
+		return false;
+	__asm__("mov %%fs:0, %0" : "=r"(call->thread_pointer));
+	call->index = (uint32_t)(call->thread_pointer * CPROF_AGENT_HASH >>
+				 (64 - CPROF_AGENT_SHARD_BITS));
+	call->shard = &PRIVATE->shards[call->index];
+	__atomic_add_fetch(&call->shard->inside, 1, __ATOMIC_SEQ_CST);
+	if (LOAD(&CONTROL->on))
+		return true;
+	cprof_agent_leave(call);
+	return false;
+}
+
+void cprof_agent_leave(struct call *call)
+{
+	__atomic_sub_fetch(&call->shard->inside, 1, __ATOMIC_SEQ_CST);
+}
+
 /* True: the frame has the result. False: to be passed on to the original. */
 bool cprof_agent_slow(struct frame *frame)
 {
-	struct call call = {.frame = frame, .sp = (uint64_t)frame->above};
-	bool served = false;
+	const uint32_t allocators = CPROF_AGENT_BANKS * CPROF_AGENT_FUNCTION_COUNT;
+	struct call call = {0};
+	bool served;
 
-	if (!LOAD(&CONTROL->on))
+	if (frame->index >= allocators)
+		return cprof_agent_lock_slow(frame, (uint32_t)frame->index - allocators);
+	if (!cprof_agent_enter(&call, frame))
 		return false;
-	__asm__("mov %%fs:0, %0" : "=r"(call.thread_pointer));
-	call.index =
-		(uint32_t)(call.thread_pointer * CPROF_AGENT_HASH >> (64 - CPROF_AGENT_SHARD_BITS));
-	call.shard = &PRIVATE->shards[call.index];
 	call.bank = (uint32_t)frame->index / CPROF_AGENT_FUNCTION_COUNT;
 	call.function = (uint32_t)frame->index % CPROF_AGENT_FUNCTION_COUNT;
-	__atomic_add_fetch(&call.shard->inside, 1, __ATOMIC_SEQ_CST);
-	if (LOAD(&CONTROL->on)) {
-		call.exact = LOAD(&SHARED->rate) == 1;
-		served = serve(&call);
-	}
-	__atomic_sub_fetch(&call.shard->inside, 1, __ATOMIC_SEQ_CST);
+	call.exact = LOAD(&SHARED->rate) == 1;
+	served = serve(&call);
+	cprof_agent_leave(&call);
 	return served;
 }

@@ -42,7 +42,7 @@
 #include <stdint.h>
 
 #define CPROF_AGENT_MAGIC   0x746e656761667063ull /* "cpfagent" */
-#define CPROF_AGENT_VERSION 1
+#define CPROF_AGENT_VERSION 2
 #define CPROF_AGENT_MEMFD   "cprof-agent" /* in maps: "/memfd:cprof-agent (deleted)" */
 
 #define CPROF_AGENT_TEXT         0x0u
@@ -125,6 +125,54 @@ enum cprof_agent_function {
  * its own originals. */
 #define CPROF_AGENT_BANKS 4
 
+/*
+ * Locks. MUTEX, READ, WRITE, SPIN: may wait for the lock that the first argument points to; UNLOCK:
+ * lets it go; COND: lets the mutex go that the second argument points to, and tail-jumps: a hook
+ * never has a frame below a condition wait, which may be cancelled.
+ */
+enum cprof_agent_lock_shape {
+	CPROF_AGENT_MUTEX,
+	CPROF_AGENT_READ,
+	CPROF_AGENT_WRITE,
+	CPROF_AGENT_SPIN,
+	CPROF_AGENT_UNLOCK,
+	CPROF_AGENT_COND,
+};
+
+/* X(identifier, symbol, shape) */
+#define CPROF_AGENT_LOCKS(X)                                                                       \
+	X(mutex_lock, "pthread_mutex_lock", MUTEX)                                                 \
+	X(mutex_timedlock, "pthread_mutex_timedlock", MUTEX)                                       \
+	X(mutex_clocklock, "pthread_mutex_clocklock", MUTEX)                                       \
+	X(mutex_unlock, "pthread_mutex_unlock", UNLOCK)                                            \
+	X(rwlock_rdlock, "pthread_rwlock_rdlock", READ)                                            \
+	X(rwlock_timedrdlock, "pthread_rwlock_timedrdlock", READ)                                  \
+	X(rwlock_clockrdlock, "pthread_rwlock_clockrdlock", READ)                                  \
+	X(rwlock_wrlock, "pthread_rwlock_wrlock", WRITE)                                           \
+	X(rwlock_timedwrlock, "pthread_rwlock_timedwrlock", WRITE)                                 \
+	X(rwlock_clockwrlock, "pthread_rwlock_clockwrlock", WRITE)                                 \
+	X(rwlock_unlock, "pthread_rwlock_unlock", UNLOCK)                                          \
+	X(spin_lock, "pthread_spin_lock", SPIN)                                                    \
+	X(spin_unlock, "pthread_spin_unlock", UNLOCK)                                              \
+	X(mtx_lock, "mtx_lock", MUTEX)                                                             \
+	X(mtx_timedlock, "mtx_timedlock", MUTEX)                                                   \
+	X(mtx_unlock, "mtx_unlock", UNLOCK)                                                        \
+	X(cond_wait, "pthread_cond_wait", COND)                                                    \
+	X(cond_timedwait, "pthread_cond_timedwait", COND)                                          \
+	X(cond_clockwait, "pthread_cond_clockwait", COND)                                          \
+	X(cnd_wait, "cnd_wait", COND)                                                              \
+	X(cnd_timedwait, "cnd_timedwait", COND)
+
+enum cprof_agent_lock {
+#define CPROF_AGENT_LOCK_(id, symbol, shape) CPROF_AGENT_L_##id,
+	CPROF_AGENT_LOCKS(CPROF_AGENT_LOCK_)
+#undef CPROF_AGENT_LOCK_
+		CPROF_AGENT_LOCK_COUNT
+};
+
+/* How a C library lays out its locks: a set of hooks each. */
+enum cprof_agent_layout { CPROF_AGENT_GLIBC, CPROF_AGENT_MUSL, CPROF_AGENT_LAYOUTS };
+
 /* --- text: at CPROF_AGENT_TEXT, written by the build --------------------------------------- */
 
 struct cprof_agent_header {
@@ -137,6 +185,7 @@ struct cprof_agent_header {
 	uint32_t skip;  /* … is answered by going on here */
 	uint32_t reserved;
 	uint32_t hooks[CPROF_AGENT_BANKS][CPROF_AGENT_FUNCTION_COUNT]; /* offsets of the hooks */
+	uint32_t lock_hooks[CPROF_AGENT_LAYOUTS][CPROF_AGENT_LOCK_COUNT];
 };
 
 /* --- config: at CPROF_AGENT_CONFIG, read-only in the target -------------------------------- */
@@ -144,6 +193,7 @@ struct cprof_agent_header {
 struct cprof_agent_config {
 	/* 0: none; never changed once set, since a pointer to the hook may have been kept */
 	uint64_t originals[CPROF_AGENT_BANKS][CPROF_AGENT_FUNCTION_COUNT];
+	uint64_t lock_originals[CPROF_AGENT_LAYOUTS][CPROF_AGENT_LOCK_COUNT];
 };
 
 /* --- control: at CPROF_AGENT_CONTROL ------------------------------------------------------- */
@@ -228,6 +278,37 @@ struct cprof_agent_bucket {
 	} entries[CPROF_AGENT_BUCKET_WAYS];
 };
 
+/*
+ * Contention. A thread that finds its lock taken is timed, one in `every` of its bucket's: it then
+ * has an entry in the bucket until it has the lock. Whoever unlocks while there are entries for the
+ * lock is charged with what they have waited since the last who was (`charged_ns`), and leaves its
+ * record's id. `waiting` of a bucket counts entries: an unlock looks there only.
+ */
+#define CPROF_AGENT_LOCK_BITS    10
+#define CPROF_AGENT_LOCK_BUCKETS (1u << CPROF_AGENT_LOCK_BITS)
+#define CPROF_AGENT_LOCK_SHIFT   4 /* bucket = (address >> SHIFT) % BUCKETS */
+#define CPROF_AGENT_LOCK_WAYS    8u
+#define CPROF_AGENT_LOCK_TIMED   64u /* by so many the agent doubles `every` by itself */
+#define CPROF_AGENT_LOCK_EVERY   (1u << 20)
+#define CPROF_AGENT_LOCK_BUSY    1ull
+#define CPROF_AGENT_LOCK_LEFT    UINT64_MAX /* in `charged_ns`: the thread has the lock */
+
+struct cprof_agent_lock_rate {
+	uint32_t every; /* 0: none is timed */
+	uint32_t timed; /* since the profiler set it to 0 */
+};
+struct cprof_agent_wait {
+	uint64_t lock; /* its address, 0: free; with BUSY: being written */
+	uint64_t id;   /* of the WAIT record */
+	uint64_t began_ns;
+	uint64_t charged_ns;
+	uint64_t unlock; /* id of the UNLOCK record charged last, 0 none */
+	uint32_t weight; /* `every` when it was chosen */
+	uint32_t tid;
+};
+
+#define CPROF_AGENT_LOCK_RING_SIZE (512u << 10)
+
 #define CPROF_AGENT_RING_SIZE (4u << 20)
 #define CPROF_AGENT_STACK_MAX 32768u /* `stack_max` is cut to it */
 
@@ -272,7 +353,9 @@ struct cprof_agent_shared {
 	uint32_t forbidden;  /* enum cprof_agent_forbidden, set before START */
 	uint32_t tid_offset; /* from the thread pointer to the libc's own word of the tid, found
 			      * by looking at several threads; 0 unknown: gettid is called */
-	uint64_t reserved[9];
+	uint64_t lock_tail;  /* of the ring of locks */
+	uint32_t lock_fixed; /* 1: `every` is the profiler's only */
+	uint32_t reserved[15];
 	/* written by the agent; counts since the start */
 	uint64_t head __attribute__((aligned(64))); /* position: bytes reserved so far */
 	uint64_t next_id;                           /* the id drawn last */
@@ -290,7 +373,17 @@ struct cprof_agent_shared {
 	uint64_t quiet_since;    /* the agent's own: the heartbeat of the last silence */
 	uint64_t stalled;        /* the agent's own: tail + 1 that was waited for in vain */
 	uint64_t reserved2[2];
+	uint64_t lock_head __attribute__((aligned(64)));
+	uint64_t lock_timed;    /* waits that made a record */
+	uint64_t lock_dropped;  /* waits and unlocks lost: no room in the ring … */
+	uint64_t lock_full;     /* … or in the bucket */
+	uint64_t lock_failures; /* records without a stack */
 	/* the rest, each at its own page */
+	uint8_t waiting[CPROF_AGENT_LOCK_BUCKETS] __attribute__((aligned(4096)));
+	struct cprof_agent_lock_rate lock_rates[CPROF_AGENT_LOCK_BUCKETS];
+	struct cprof_agent_wait lock_waits[CPROF_AGENT_LOCK_BUCKETS][CPROF_AGENT_LOCK_WAYS]
+		__attribute__((aligned(4096)));
+	uint8_t lock_ring[CPROF_AGENT_LOCK_RING_SIZE] __attribute__((aligned(4096)));
 	struct cprof_agent_order orders[CPROF_AGENT_ORDERS] __attribute__((aligned(4096)));
 	struct cprof_agent_stack stacks[CPROF_AGENT_SHARDS] __attribute__((aligned(4096)));
 	struct cprof_agent_bucket table[CPROF_AGENT_BUCKETS] __attribute__((aligned(4096)));
@@ -309,6 +402,11 @@ enum cprof_agent_record_type {
 	CPROF_AGENT_RECORD_FREE, /* rate 1 only, before the real free; no stack. Also for blocks
 				  * that are not known, and twice when one free calls another */
 	CPROF_AGENT_RECORD_KEEP, /* rate 1 only: that free did not happen (realloc failed) */
+	/* in the ring of locks; `function` is an enum cprof_agent_lock, `address` the lock's */
+	CPROF_AGENT_RECORD_WAIT = 16, /* with stack; size: when it began, ns; rate: its weight */
+	CPROF_AGENT_RECORD_GOT,       /* that wait is over: struct cprof_agent_got */
+	CPROF_AGENT_RECORD_UNLOCK,    /* with stack; size: ns that it is charged with, weighted;
+				       * rate: entries that make it up */
 };
 
 /*
@@ -351,6 +449,20 @@ struct cprof_agent_record {
 	uint32_t cut;          /* 1: there was more */
 };
 #define CPROF_AGENT_RECORD_SHORT __builtin_offsetof(struct cprof_agent_record, size)
+
+/* The end of a wait, short. */
+struct cprof_agent_got {
+	uint32_t length;
+	uint32_t stamp;
+	uint16_t type;
+	uint16_t function;
+	uint32_t tid;
+	uint64_t id; /* of its WAIT record */
+	uint64_t address;
+	uint64_t delay_ns; /* all of it; without what the agent itself took */
+	uint64_t tail_ns;  /* of it, what no UNLOCK record is charged with … */
+	uint64_t unlock;   /* … but this one shall be: the last, 0 none was seen */
+};
 
 /* --- the routine --------------------------------------------------------------------------- */
 
@@ -419,6 +531,8 @@ _Static_assert(__builtin_offsetof(struct cprof_agent_shared, head) == 128, "");
 _Static_assert(sizeof(struct cprof_agent_call) == 128, "");
 _Static_assert(sizeof(struct cprof_agent_order) == 32, "");
 _Static_assert(sizeof(struct cprof_agent_record) == 128, "");
+_Static_assert(sizeof(struct cprof_agent_got) == 56, "");
+_Static_assert(__builtin_offsetof(struct cprof_agent_shared, waiting) == 4096, "");
 _Static_assert(sizeof(struct cprof_agent_header) <= 1024, "");
 _Static_assert(sizeof(struct cprof_agent_config) <= CPROF_AGENT_CONTROL - CPROF_AGENT_CONFIG, "");
 _Static_assert(sizeof(struct cprof_agent_private) <= CPROF_AGENT_PRIVATE_SIZE, "");

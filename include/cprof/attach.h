@@ -67,9 +67,14 @@ void cprof_snapshot_destroy(struct cprof_snapshot *snapshot);
  */
 struct cprof_agent;
 
+/* What is hooked; bits. */
+enum cprof_agent_kind { CPROF_AGENT_KIND_HEAP = 1, CPROF_AGENT_KIND_LOCKS = 2 };
+
 struct cprof_agent_options {
-	uint64_t heap_rate; /* mean bytes between samples, 1 every allocation, 0: 512 KiB */
-	uint64_t seed;      /* 0: random; for tests */
+	unsigned kinds;      /* 0: the heap */
+	uint64_t heap_rate;  /* mean bytes between samples, 1 every allocation, 0: 512 KiB */
+	uint32_t lock_every; /* one in so many contentions is timed, 0: as many as are cheap */
+	uint64_t seed;       /* 0: random; for tests */
 };
 
 /* How far one module of the target is covered. */
@@ -82,8 +87,9 @@ enum cprof_agent_cover {
 struct cprof_agent_module {
 	const char *path; /* safe to show */
 	enum cprof_agent_cover cover;
-	uint32_t slots;     /* patched */
-	const char *reason; /* "carries an allocator of its own (je_malloc)", …; NULL */
+	uint32_t slots;      /* patched: of allocators … */
+	uint32_t lock_slots; /* … and of locks */
+	const char *reason;  /* "carries an allocator of its own (je_malloc)", …; NULL */
 };
 
 struct cprof_agent_stats {
@@ -113,6 +119,8 @@ struct cprof_error *cprof_agent_create(struct cprof_target *target,
 /* Writes the heartbeat, notices modules that have come, and slots that were bound anew: to be
  * called about ten times a second. Stops a thread only when something has to be patched. */
 struct cprof_error *cprof_agent_tick(struct cprof_agent *agent);
+/* Hooks more kinds; errors as above, with what was hooked before untouched. */
+struct cprof_error *cprof_agent_add(struct cprof_agent *agent, unsigned kinds);
 /* Switches off, restores every slot, unmaps. The shared area stays readable for us. Harmless when
  * done twice, and when the target has ended. */
 struct cprof_error *cprof_agent_detach(struct cprof_agent *agent);

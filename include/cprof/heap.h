@@ -8,7 +8,7 @@
 #ifndef CPROF_HEAP_H
 #define CPROF_HEAP_H
 
-#include <cprof/agent_abi.h>
+#include <cprof/agent_ring.h>
 #include <cprof/builder.h>
 #include <cprof/error.h>
 #include <cprof/unwind.h>
@@ -24,6 +24,7 @@ struct cprof_heap_config {
 	struct cprof_space *space;         /* not owned, as the following */
 	struct cprof_modules *modules;
 	struct cprof_unwinder *unwinder;
+	struct cprof_agent_bounds *bounds; /* told of stacks; NULL: none is told */
 	/* Whether a thread's allocations are wanted; NULL: all. */
 	bool (*wanted)(void *context, pid_t tid);
 	void *context;

@@ -225,7 +225,7 @@ struct cprof_linkage {
 	bool symbolic;    /* its own definitions come first */
 	bool go;          /* holds Go code */
 };
-#define CPROF_LINKAGE_NAMES 64
+#define CPROF_LINKAGE_NAMES 128
 
 /*
  * What ties an image to others, for at most CPROF_LINKAGE_NAMES names of functions; symbol versions
@@ -238,8 +238,8 @@ void cprof_linkage_deinit(struct cprof_linkage *linkage);
 
 /* Whether the code at an address is a PLT entry, a jump through a slot: which. */
 bool cprof_image_stub(const struct cprof_image *image, uint64_t address, uint64_t *slot);
-/* The imported names (bit i: names[i]) that `length` bytes of code call or jump to through slots,
- * by way of a PLT entry or directly. */
+/* The imported names (bit i: names[i], the first 64) that `length` bytes of code call or jump to
+ * through slots, by way of a PLT entry or directly. */
 uint64_t cprof_image_calls(const struct cprof_image *image, const struct cprof_linkage *linkage,
 			   uint64_t address, uint64_t length);
 

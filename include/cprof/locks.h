@@ -9,11 +9,14 @@
  *   value of a stack = sum of its waits x (all waits / waits with a stack)
  *
  * So the sums are exact. Where no wait of that length had a stack, its time goes to a marker.
- * Not locked: the caller does that.
+ * And contention: what the agent's hooks of locks tell, see below. Not locked: the caller does
+ * that.
  */
 #ifndef CPROF_LOCKS_H
 #define CPROF_LOCKS_H
 
+#include <cprof/agent_ring.h>
+#include <cprof/builder.h>
 #include <cprof/error.h>
 #include <cprof/profile.h>
 #include <cprof/threads.h>
@@ -86,5 +89,69 @@ struct cprof_error *cprof_block_fill(const struct cprof_block_rows *rows, bool n
 /* What a stack waits for. `names` are its functions, innermost first, NULL unknown; the first
  * `kernel_count` are the kernel's. */
 enum cprof_wait_kind cprof_block_kind(const char *const *names, size_t kernel_count, size_t count);
+
+/* --- contention ---------------------------------------------------------------------------- */
+
+/*
+ * One in N waits for a lock is timed and stands for N. A waiter's delay is charged, bit by bit, to
+ * those who unlock meanwhile, the rest of it to the last of them, as Go's mutex profile does; and
+ * all of it to the waiter's own stack, which is the other side of the same sums.
+ */
+struct cprof_contention;
+
+enum cprof_contention_side {
+	CPROF_CONTENTION_HOLDER, /* the stacks that unlocked */
+	CPROF_CONTENTION_WAITER, /* the stacks that waited */
+};
+
+struct cprof_contention_config {
+	struct cprof_agent_shared *shared; /* not owned, as the following; hostile */
+	struct cprof_space *space;
+	struct cprof_modules *modules;
+	struct cprof_unwinder *unwinder;
+	struct cprof_agent_bounds *bounds; /* NULL: none */
+	/* Whether the thread of a stack is wanted; NULL: all. */
+	bool (*wanted)(void *context, pid_t tid);
+	void *context;
+};
+
+struct cprof_contention_stats {
+	uint64_t samples;          /* stacks: waits and unlocks */
+	uint64_t timed;            /* waits */
+	double contended;          /* waits that they stand for */
+	double delay_ns;           /* of waits that are over */
+	uint64_t lost;             /* records */
+	uint64_t malformed;        /* of them: made no sense */
+	uint64_t locks;            /* that were ever waited for */
+	uint64_t ends[CPROF_ENDS]; /* of `samples` */
+	uint64_t frames;
+	uint64_t unwind_ns;
+};
+
+struct cprof_error *cprof_contention_create(const struct cprof_contention_config *config,
+					    struct cprof_contention **contention);
+void cprof_contention_destroy(struct cprof_contention *contention);
+/* Consumes the ring, chooses how many waits are timed; collector thread. How full the ring was. */
+double cprof_contention_drain(struct cprof_contention *contention);
+void cprof_contention_stats(const struct cprof_contention *contention,
+			    struct cprof_contention_stats *stats);
+struct cprof_builder *cprof_contention_builder(struct cprof_contention *contention);
+
+/* What there is to tell, with the waits that go on at `now` (CLOCK_MONOTONIC; 0: none does any
+ * more). Locks get their names here. */
+struct cprof_contention_rows;
+struct cprof_error *cprof_contention_rows(struct cprof_contention *contention, uint64_t now,
+					  struct cprof_contention_rows **rows);
+void cprof_contention_rows_destroy(struct cprof_contention_rows *rows);
+/*
+ * Adds one side to a named profile in which the stacks' ids are good: types as Go's mutex profile,
+ * label `lock`, and for each of the locks that were waited for longest a comment:
+ *   lock "LABEL": contentions 812, delay 123456789 ns, longest 4567890 ns, waiters f 61%; g 39%
+ */
+struct cprof_error *cprof_contention_fill(const struct cprof_contention_rows *rows,
+					  enum cprof_contention_side side,
+					  struct cprof_profile *profile);
+/* Whether a function only locks or unlocks: who called it is of interest. */
+bool cprof_contention_is_lock(const char *function);
 
 #endif

@@ -25,6 +25,7 @@ enum cprof_kind {
 	CPROF_KIND_HEAP = 4,
 	CPROF_KIND_THREADS = 8, /* one dump, taken when its snapshot is asked for */
 	CPROF_KIND_BLOCK = 16,  /* off-CPU time; begins with a dump */
+	CPROF_KIND_MUTEX = 32,  /* contention; hooks the C library's locks */
 };
 /* "cpu", "cycles", …: as -e spells it; NULL for no single kind. */
 const char *cprof_kind_name(enum cprof_kind kind);
@@ -42,6 +43,8 @@ struct cprof_session_config {
 	uint64_t heap_seed;    /* 0: random; for tests */
 	unsigned block_rate;   /* stacks a second of all threads, 0: of every switch */
 	uint64_t block_min_ns; /* as cprof_block_config.min_ns */
+	uint32_t mutex_rate;   /* one in so many contentions is timed, 0: as many as are cheap */
+	bool mutex_waiters;    /* charge the stacks that wait, not those that unlock */
 	enum cprof_perf_way way;
 	const struct cprof_unwinder_ops *unwinder; /* NULL: cfi */
 	const char *const *threads; /* only these: a tid or a name each; NULL-ended; NULL: all */
@@ -71,7 +74,8 @@ struct cprof_session_stats {
 	struct cprof_session_counts cpu; /* or cycles */
 	struct cprof_session_counts heap_counts;
 	struct cprof_session_counts block_counts; /* stacks */
-	struct cprof_session_counts dump;         /* as of its last snapshot */
+	struct cprof_session_counts mutex_counts;
+	struct cprof_session_counts dump; /* as of its last snapshot */
 	uint64_t unwind_ns;
 	uint64_t symbolize_ns;
 	uint64_t duration_ns;
@@ -81,21 +85,24 @@ struct cprof_session_stats {
 	struct cprof_perf_stats switches; /* with BLOCK, as the following */
 	struct cprof_block_stats block;
 	char block_problem[256]; /* why those that sleep throughout have no stack; "" they have */
-	struct cprof_heap_stats heap;   /* with HEAP, as the following; its peak is since
-					 * cprof_session_stats() was asked last */
-	struct cprof_agent_stats agent; /* after cprof_session_stop(): of the detach too */
-	uint64_t dump_stopped_ns;       /* with THREADS: longest of all dumps */
-	uint64_t dump_stops;            /* of all dumps */
+	struct cprof_heap_stats heap;             /* with HEAP, as the following; its peak is since
+						   * cprof_session_stats() was asked last */
+	struct cprof_contention_stats contention; /* with MUTEX */
+	struct cprof_agent_stats
+		agent;            /* with either; after cprof_session_stop(): of the detach too */
+	uint64_t dump_stopped_ns; /* with THREADS: longest of all dumps */
+	uint64_t dump_stops;      /* of all dumps */
 	bool target_ended;
 	bool target_stopped; /* it was in group-stop when profiling ended */
 	bool filter_matched; /* a thread was among those asked for */
 	uint64_t unseen_ns;  /* CPU time that no sample tells of, as of the last snapshot */
 	bool kernel_unnamed; /* kernel samples could not be named (kptr_restrict) */
 	uint64_t rss;        /* with HEAP: bytes, when last looked at; 0 unknown */
-	bool heap_ended;     /* before the session did: the agent went with an exec, or was lost */
-	uint64_t heap_ns;    /* how long heap samples were taken */
-	char heap_problem[256]; /* why it ended, or why the agent could not be taken out; "" none */
-	char heap_name[2][64];  /* the process's when the agent came and, if another, when it ended:
+	bool agent_ended;    /* before the session did: the agent went with an exec, or was lost */
+	uint64_t agent_ns;   /* how long it was there */
+	char agent_problem[256]; /* why it ended, or why the agent could not be taken out; "" none
+				  */
+	char agent_name[2][64]; /* the process's when the agent came and, if another, when it ended:
 				 * perhaps by an exec that nobody saw. Safe to show; "" none */
 };
 

@@ -59,10 +59,10 @@ static void write_warnings(const struct tracing *tracing, const struct cprof_mem
 static void read_stats(struct tracing *tracing, struct cprof_session_stats *stats)
 {
 	cprof_session_stats(tracing->session, stats);
-	if (!tracing->heap || !stats->heap_ended)
+	if (!tracing->heap || !stats->agent_ended)
 		return;
 	tracing->heap = false;
-	cprof_note(tracing->options, "allocations are no longer seen: %s", stats->heap_problem);
+	cprof_note(tracing->options, "allocations are no longer seen: %s", stats->agent_problem);
 }
 
 static struct cprof_error *trace_interval(struct tracing *tracing)

@@ -13,6 +13,7 @@
 
 static const char *const formats[] = {"pprof", "folded", "text", "json", NULL};
 static const char *const ways[] = {"auto", "cpu-wide", "per-thread", NULL};
+static const char *const sides[] = {"holder", "waiter", NULL};
 static const char *const colors[] = {"auto", "always", "never", NULL};
 static const char *const bys[] = {"function", "line", "address", NULL};
 
@@ -172,6 +173,15 @@ static struct cprof_error *set_rate(struct cprof_options *options,
 	return NULL;
 }
 
+static struct cprof_error *set_mutex_rate(struct cprof_options *options,
+					  const struct cprof_option *option, const char *argument)
+{
+	if (!cprof_parse_number(argument, 1, CPROF_AGENT_LOCK_EVERY, &options->mutex_rate))
+		return cprof_usage_error(options->verb, "--%s %s: not a number from 1 to %u",
+					 option->name, argument, CPROF_AGENT_LOCK_EVERY);
+	return NULL;
+}
+
 static struct cprof_error *set_block_rate(struct cprof_options *options,
 					  const struct cprof_option *option, const char *argument)
 {
@@ -258,18 +268,18 @@ const struct cprof_option cprof_option_table[] = {
 	{"thread", 0, "TID|NAME", ATTACH | CPROF_VERB_NONE, "only this thread; repeatable",
 	 set_thread, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RECORD,
-	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap (puts an agent "
-	 "into the process), block\n(where threads wait), threads (one dump, at the end);\n"
+	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap and mutex (put an "
+	 "agent into the process),\nblock (where threads wait), threads (one dump, at the\nend); "
 	 "repeatable",
 	 set_events, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RUN,
 	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap (what lives at "
 	 "the "
-	 "end has leaked),\nblock (where threads wait); repeatable",
+	 "end has leaked),\nmutex (who makes whom wait), block (where threads wait);\nrepeatable",
 	 set_events, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_NONE,
-	 "what is begun at once beside CPU time: heap (puts an\nagent into the process), block; "
-	 "cycles instead of CPU time",
+	 "what is begun at once beside CPU time: heap and mutex (put\nan agent into the process), "
+	 "block; cycles instead of CPU time",
 	 set_events, 0, NULL},
 	{"duration", 'd', "TIME", CPROF_VERB_RECORD,
 	 "10, 1.5, 500ms, 2m; default 30 s; 0 = until Ctrl-C or\nthe process's end", set_time,
@@ -303,6 +313,12 @@ const struct cprof_option cprof_option_table[] = {
 	{"block-rate", 0, "N", SAMPLE,
 	 "stacks per second of all waits, default 2000; the others\nare stood for; 0 = all",
 	 set_block_rate, 0, NULL},
+	{"mutex-rate", 0, "N", SAMPLE,
+	 "time one in N waits for a lock, which then stands for N;\ndefault: as many as are cheap",
+	 set_mutex_rate, 0, NULL},
+	{"mutex-side", 0, "SIDE", SAMPLE,
+	 "charge whoever unlocked while others waited: holder\n(default), or who waited: waiter",
+	 set_choice, AT(mutex_side), sides},
 	{"sampling", 0, "WAY", SAMPLE, "auto (default), cpu-wide (needs privilege) or per-thread",
 	 set_choice, AT(way), ways},
 	{"output", 'o', "FILE", TAKE,
@@ -344,6 +360,8 @@ const struct cprof_option cprof_option_table[] = {
 	 NULL},
 	{"base", 0, "FILE", CPROF_VERB_REPORT | CPROF_VERB_VIEW,
 	 "subtract this profile: what has come since", set_text, AT(base), NULL},
+	{"source-path", 0, "DIRS", CPROF_VERB_REPORT | SCREEN,
+	 "where source files are; ':' between directories", set_text, AT(source_path), NULL},
 	{"cum", 0, NULL, CPROF_VERB_REPORT, "sort by cum instead of flat", set_flag, AT(cum), NULL},
 	{"count", 'n', "N", CPROF_VERB_REPORT, "so many rows; 0 = all", set_rows, 0, NULL},
 	{"focus", 0, "REGEX", CPROF_VERB_REPORT | SCREEN, "only stacks with a matching name",
@@ -354,8 +372,6 @@ const struct cprof_option cprof_option_table[] = {
 	 AT(by), bys},
 	{"refresh", 0, "TIME", CPROF_VERB_NONE, "between pictures, default 1 s", set_interval,
 	 AT(refresh_ns), NULL},
-	{"source-path", 0, "DIR[:DIR...]", SCREEN, "where source files are looked for too",
-	 set_text, AT(source_path), NULL},
 	{"headless", 0, "COLSxROWS", SCREEN,
 	 "no terminal: the last picture is printed, of that size", set_geometry, 0, NULL},
 	{"keys", 0, "KEYS", SCREEN,
@@ -402,8 +418,12 @@ const struct cprof_verb cprof_verb_table[] = {
 	 "remove what a killed profiler left in a process", NULL, cprof_verb_detach},
 	{"report", CPROF_VERB_REPORT, "[VIEW] FILE [OPTION]...",
 	 "read a profile file, ours or any in pprof format",
-	 "views:\n  top     the table of `pprof -top` (default)\n"
-	 "  folded  one line a stack: root;...;leaf VALUE\n",
+	 "views:\n  top         the table of `pprof -top` (default)\n"
+	 "  tree        functions with their callers and callees\n"
+	 "  peek REGEX  those that match\n"
+	 "  list REGEX  source lines of the functions that match, with their cost\n"
+	 "  traces      every stack with its labels\n"
+	 "  folded      one line a stack: root;...;leaf VALUE\n",
 	 cprof_verb_report},
 	{"view", CPROF_VERB_VIEW, "FILE [OPTION]...", "the live view's screens on a saved profile",
 	 "Keys: ? lists them, q leaves.\n", cprof_verb_view},

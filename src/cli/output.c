@@ -64,6 +64,8 @@ const struct cprof_session_counts *cprof_kind_counts(const struct cprof_session_
 {
 	if (kind == CPROF_KIND_HEAP)
 		return &stats->heap_counts;
+	if (kind == CPROF_KIND_MUTEX)
+		return &stats->mutex_counts;
 	if (kind == CPROF_KIND_BLOCK)
 		return &stats->block_counts;
 	return kind == CPROF_KIND_THREADS ? &stats->dump : &stats->cpu;
@@ -78,6 +80,19 @@ static void tell_live(const struct cprof_session_stats *stats)
 	format_size(stats->rss, rss, sizeof(rss));
 	fprintf(stderr, "%s live since attach%s%s%s, %llu modules covered", live,
 		stats->rss ? " of " : "", stats->rss ? rss : "", stats->rss ? " RSS" : "",
+		(unsigned long long)stats->agent.modules_covered);
+	if (stats->agent.modules_bypassing)
+		fprintf(stderr, ", %llu bypassing",
+			(unsigned long long)stats->agent.modules_bypassing);
+}
+
+static void tell_contention(const struct cprof_session_stats *stats)
+{
+	const struct cprof_contention_stats *contention = &stats->contention;
+
+	fprintf(stderr, "%.0f contentions, %.3g s waited, %llu locks, %llu modules covered",
+		contention->contended, contention->delay_ns / 1e9,
+		(unsigned long long)contention->locks,
 		(unsigned long long)stats->agent.modules_covered);
 	if (stats->agent.modules_bypassing)
 		fprintf(stderr, ", %llu bypassing",
@@ -101,6 +116,8 @@ void cprof_tell_result(const struct cprof_result *result, const struct cprof_ses
 		(unsigned long long)tenths % 10);
 	if (result->kind == CPROF_KIND_HEAP)
 		tell_live(stats);
+	else if (result->kind == CPROF_KIND_MUTEX)
+		tell_contention(stats);
 	else if (result->kind == CPROF_KIND_BLOCK)
 		fprintf(stderr, "%llu switches, %llu threads",
 			(unsigned long long)stats->block.switches,
@@ -133,6 +150,7 @@ void cprof_tell_block(const struct cprof_options *options, const struct cprof_se
 
 struct bypass {
 	const struct cprof_options *options;
+	const char *what;
 	size_t told;
 	size_t more;
 };
@@ -148,39 +166,39 @@ static void tell_bypass(void *context, const struct cprof_agent_module *module)
 		return;
 	}
 	bypass->told++;
-	cprof_note(bypass->options, "heap: not all of %s is seen: it %s", module->path,
-		   module->reason ? module->reason : "allocates by other means");
+	cprof_note(bypass->options, "%s: not all of %s is seen: it %s", bypass->what, module->path,
+		   module->reason ? module->reason : "works by other means");
 }
 
-void cprof_tell_heap(const struct cprof_options *options, struct cprof_session *session,
+/* How it left, or why it did not stay. */
+static void tell_end(const struct cprof_options *options, const char *what,
 		     const struct cprof_session_stats *stats)
 {
-	const struct cprof_agent_stats *agent = &stats->agent;
+	const char *hint = options->verb->bit == CPROF_VERB_RUN
+				   ? ": name the program, not what starts it"
+				   : "";
+
+	if (stats->agent_ended)
+		cprof_note(options, "%s: ended after %.1f s%s: %s%s", what,
+			   (double)stats->agent_ns / 1e9,
+			   stats->heap.rate ? ", what was live is unknown" : "",
+			   stats->agent_problem, hint);
+	else if (stats->agent_name[1][0])
+		cprof_note(options,
+			   "%s: begun as %s, it ended as %s: what a program that it became by exec "
+			   "did is not in the profile%s",
+			   what, stats->agent_name[0], stats->agent_name[1], hint);
+	else if (stats->agent_problem[0])
+		cprof_note(options, "%s: something may be left in the process: %s (see detach)",
+			   what, stats->agent_problem);
+}
+
+static void tell_heap(const struct cprof_options *options, const struct cprof_session_stats *stats)
+{
 	const struct cprof_heap_stats *heap = &stats->heap;
 	uint64_t asked = options->heap_rate ? options->heap_rate : CPROF_HEAP_RATE_DEFAULT;
-	struct bypass bypass = {.options = options};
 
-	cprof_session_agent_modules(session, tell_bypass, &bypass);
-	if (bypass.more)
-		cprof_note(options, "heap: nor of %zu more modules", bypass.more);
-	if (stats->heap_ended)
-		cprof_note(options, "heap: ended after %.1f s, what was live is unknown: %s%s",
-			   (double)stats->heap_ns / 1e9, stats->heap_problem,
-			   options->verb->bit == CPROF_VERB_RUN
-				   ? ": name the program, not what starts it"
-				   : "");
-	else if (stats->heap_name[1][0])
-		cprof_note(options,
-			   "heap: begun as %s, it ended as %s: what a program that it became by "
-			   "exec allocated is not in the profile%s",
-			   stats->heap_name[0], stats->heap_name[1],
-			   options->verb->bit == CPROF_VERB_RUN
-				   ? ": name the program, not what starts it"
-				   : "");
-	else if (stats->heap_problem[0])
-		cprof_note(options, "heap: something may be left in the process: %s (see detach)",
-			   stats->heap_problem);
-	if (heap->gaps && !stats->heap_ended)
+	if (heap->gaps && !stats->agent_ended)
 		cprof_note(options,
 			   "heap: the hooks were silent %llu times (this profiler was stopped): "
 			   "what was live before is unknown",
@@ -188,11 +206,28 @@ void cprof_tell_heap(const struct cprof_options *options, struct cprof_session *
 	if (heap->rate > asked)
 		cprof_note(options, "heap: too many samples: one every %llu KB by now",
 			   (unsigned long long)heap->rate / 1024);
+}
+
+void cprof_tell_agent(const struct cprof_options *options, struct cprof_session *session,
+		      unsigned kinds, const struct cprof_session_stats *stats)
+{
+	const char *what = !(kinds & CPROF_KIND_HEAP)    ? "mutex"
+			   : !(kinds & CPROF_KIND_MUTEX) ? "heap"
+							 : "heap, mutex";
+	const struct cprof_agent_stats *agent = &stats->agent;
+	struct bypass bypass = {.options = options, .what = what};
+
+	cprof_session_agent_modules(session, tell_bypass, &bypass);
+	if (bypass.more)
+		cprof_note(options, "%s: nor of %zu more modules", what, bypass.more);
+	tell_end(options, what, stats);
+	if (kinds & CPROF_KIND_HEAP)
+		tell_heap(options, stats);
 	if (options->verbose)
 		cprof_note(options,
-			   "heap: %llu slots patched, %llu restored; a thread was held for %.2f "
+			   "%s: %llu slots patched, %llu restored; a thread was held for %.2f "
 			   "ms, %llu stops",
-			   (unsigned long long)agent->slots_patched,
+			   what, (unsigned long long)agent->slots_patched,
 			   (unsigned long long)agent->slots_restored,
 			   (double)agent->stopped_ns_max / 1e6, (unsigned long long)agent->stops);
 }

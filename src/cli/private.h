@@ -69,6 +69,8 @@ struct cprof_options {
 	uint64_t heap_rate; /* 0: the default */
 	uint64_t block_min_ns;
 	uint64_t block_rate;
+	uint64_t mutex_rate; /* 0: as many as are cheap */
+	int mutex_side;      /* enum cprof_contention_side */
 	const char *output;
 	const char *stats;
 	const char *debug_dir;
@@ -86,6 +88,7 @@ struct cprof_options {
 
 	const char *sample_index;
 	const char *base;
+	const char *source_path;
 	const char *focus;
 	const char *ignore;
 	uint64_t rows; /* UINT64_MAX: the default */
@@ -97,7 +100,6 @@ struct cprof_options {
 	const char *keys;
 	uint64_t frames;
 	uint64_t refresh_ns; /* 0: the default */
-	const char *source_path;
 };
 
 struct cprof_verb {
@@ -179,9 +181,9 @@ struct cprof_result {
 void cprof_tell_result(const struct cprof_result *result, const struct cprof_session_stats *stats);
 /* How the accounts of waits went. */
 void cprof_tell_block(const struct cprof_options *options, const struct cprof_session_stats *stats);
-/* What the agent reached and what it did not, and how heap accounting went. */
-void cprof_tell_heap(const struct cprof_options *options, struct cprof_session *session,
-		     const struct cprof_session_stats *stats);
+/* What the agent reached and what it did not, and how accounting went. */
+void cprof_tell_agent(const struct cprof_options *options, struct cprof_session *session,
+		      unsigned kinds, const struct cprof_session_stats *stats);
 /* The counts of one kind. */
 const struct cprof_session_counts *cprof_kind_counts(const struct cprof_session_stats *stats,
 						     enum cprof_kind kind);

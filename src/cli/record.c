@@ -57,6 +57,8 @@ struct cprof_error *cprof_recording_create_session(struct cprof_recording *recor
 		.rate = (unsigned)options->rate,
 		.heap_rate = options->heap_rate,
 		.block_rate = (unsigned)options->block_rate,
+		.mutex_rate = (uint32_t)options->mutex_rate,
+		.mutex_waiters = options->mutex_side == CPROF_CONTENTION_WAITER,
 		.block_min_ns = options->block_min_ns,
 		.way = (enum cprof_perf_way)options->way,
 		.unwinder = options->unwinder,
@@ -124,8 +126,8 @@ static void tell_notes(const struct cprof_recording *recording,
 		tell_perf_notes(recording, stats);
 	if (kinds & CPROF_KIND_BLOCK)
 		cprof_tell_block(options, stats);
-	if (kinds & CPROF_KIND_HEAP)
-		cprof_tell_heap(options, recording->session, stats);
+	if (kinds & (CPROF_KIND_HEAP | CPROF_KIND_MUTEX))
+		cprof_tell_agent(options, recording->session, kinds, stats);
 	if (kinds & CPROF_KIND_THREADS && options->verbose)
 		cprof_note(options, "held for %.1f ms, %llu stops",
 			   (double)stats->dump_stopped_ns / 1e6,

@@ -37,30 +37,87 @@ struct cprof_error *cprof_format_profile(const struct cprof_profile *profile,
 	return error;
 }
 
-static struct cprof_error *choose(const struct cprof_options *options, const char **file,
-				  enum cprof_format *format)
-{
-	const char *view = options->argument_count == 2 ? options->arguments[0] : "top";
+/* A view that only `report` has: of one file, perhaps with a pattern. */
+struct view {
+	const char *name;
+	enum cprof_format format; /* of those that `record -f` writes too */
+	struct cprof_error *(*report)(const struct cprof_profile *profile,
+				      const struct cprof_report_options *options, FILE *out);
+	struct cprof_error *(*matching)(const struct cprof_profile *profile, const char *pattern,
+					const struct cprof_report_options *options, FILE *out);
+};
 
-	if (options->argument_count > 2)
-		return cprof_usage_error(options->verb, "report: one file at a time");
-	if (!strcmp(view, "folded"))
-		*format = CPROF_FORMAT_FOLDED;
-	else if (!strcmp(view, "top"))
-		*format = CPROF_FORMAT_TEXT;
-	else
-		return cprof_usage_error(options->verb,
-					 "report %s: there is no such view (there are top, folded)",
-					 view);
-	if (!options->argument_count)
-		return cprof_usage_error(options->verb, "report: which file?");
-	*file = options->arguments[options->argument_count - 1];
-	if (options->argument_count == 1 && (!strcmp(*file, "top") || !strcmp(*file, "folded")) &&
-	    access(*file, F_OK))
-		return cprof_usage_error(options->verb, "report %s: which file?", *file);
-	if (options->format >= 0 && options->format != CPROF_FORMAT_TEXT)
-		*format = (enum cprof_format)options->format;
+static const struct view views[] = {
+	{"top", CPROF_FORMAT_TEXT, NULL, NULL},
+	{"folded", CPROF_FORMAT_FOLDED, NULL, NULL},
+	{"tree", CPROF_FORMAT_TEXT, cprof_report_tree, NULL},
+	{"peek", CPROF_FORMAT_TEXT, NULL, cprof_report_peek},
+	{"list", CPROF_FORMAT_TEXT, NULL, cprof_report_list},
+	{"traces", CPROF_FORMAT_TEXT, cprof_report_traces, NULL},
+};
+
+static const struct view *find_view(const char *name)
+{
+	for (size_t i = 0; i < CPROF_COUNT(views); i++)
+		if (!strcmp(views[i].name, name))
+			return &views[i];
 	return NULL;
+}
+
+static struct cprof_error *choose(const struct cprof_options *options, const struct view **view,
+				  const char **pattern, const char **file)
+{
+	size_t count = options->argument_count;
+
+	*view = find_view(count > 1 ? options->arguments[0] : "top");
+	*pattern = NULL;
+	if (!count)
+		return cprof_usage_error(options->verb, "report: which file?");
+	if (!*view)
+		return cprof_usage_error(options->verb,
+					 "report %s: there is no such view (there are top, tree, "
+					 "peek, list, traces, folded)",
+					 options->arguments[0]);
+	*file = options->arguments[count - 1];
+	if (count == 1 && find_view(*file) && access(*file, F_OK))
+		return cprof_usage_error(options->verb, "report %s: which file?", *file);
+	if ((*view)->matching && count < 3)
+		return cprof_usage_error(
+			options->verb, "report %s: which functions, in which file?", (*view)->name);
+	if (count > ((*view)->matching ? 3 : 2))
+		return cprof_usage_error(options->verb, "report: one file at a time");
+	if ((*view)->matching)
+		*pattern = options->arguments[1];
+	if ((*view)->report || (*view)->matching) {
+		if (options->format >= 0 && options->format != CPROF_FORMAT_TEXT)
+			return cprof_usage_error(options->verb, "report %s: it is text only",
+						 (*view)->name);
+	}
+	return NULL;
+}
+
+static struct cprof_error *format_view(const struct cprof_profile *profile, const struct view *view,
+				       const char *pattern,
+				       const struct cprof_report_options *report, void **bytes,
+				       size_t *length)
+{
+	struct cprof_error *error;
+	char *text = NULL;
+	FILE *out = open_memstream(&text, length);
+
+	if (!out)
+		return cprof_error_nomem();
+	if (view->matching)
+		error = view->matching(profile, pattern, report, out);
+	else
+		error = view->report(profile, report, out);
+	if (fclose(out) && !error)
+		error = cprof_error_nomem();
+	if (error)
+		free(text);
+	else
+		*bytes = text;
+	return error;
 }
 
 /* Without --base: the file as it is. */
@@ -91,20 +148,29 @@ struct cprof_error *cprof_verb_report(const struct cprof_options *options, int *
 		.ignore = options->ignore,
 		.cum = options->cum,
 		.by = (enum cprof_report_by)options->by,
+		.source_path = options->source_path,
 	};
 	struct cprof_profile *profile = NULL;
 	CPROF_AUTO_FREE void *bytes = NULL;
 	struct cprof_error *error;
-	enum cprof_format format = CPROF_FORMAT_TEXT;
+	const struct view *view;
+	enum cprof_format format;
+	const char *pattern;
 	const char *file = NULL;
 	size_t length;
 
 	*status = CPROF_OK;
 	if (options->rows != UINT64_MAX)
 		report.count = options->rows ? (int)options->rows : -1;
-	CPROF_TRY(choose(options, &file, &format));
+	CPROF_TRY(choose(options, &view, &pattern, &file));
+	format = view->format;
+	if (options->format >= 0 && options->format != CPROF_FORMAT_TEXT)
+		format = (enum cprof_format)options->format;
 	CPROF_TRY(read_profile(options, file, &profile));
-	error = cprof_format_profile(profile, format, &report, &bytes, &length);
+	if (view->report || view->matching)
+		error = format_view(profile, view, pattern, &report, &bytes, &length);
+	else
+		error = cprof_format_profile(profile, format, &report, &bytes, &length);
 	cprof_profile_destroy(profile);
 	CPROF_TRY(error);
 	return cprof_outfile_write(options->output ? options->output : "-", bytes, length);

@@ -112,18 +112,21 @@ static void name_command(struct cprof_recording *recording, const char *argument
 	snprintf(recording->comm, sizeof(recording->comm), "%.15s", slash ? slash + 1 : argument);
 }
 
-/* Heap cannot be profiled here. Without anything else to profile, the command is not run: it has
+#define AGENT_KINDS ((unsigned)(CPROF_KIND_HEAP | CPROF_KIND_MUTEX))
+
+/* The agent cannot be planted. Without anything else to profile, the command is not run: it has
  * executed nothing of its own yet. */
-static struct cprof_error *give_up_heap(struct cprof_recording *recording,
-					struct cprof_error *error)
+static struct cprof_error *give_up_agent(struct cprof_recording *recording,
+					 struct cprof_error *error)
 {
-	if (recording->kinds == CPROF_KIND_HEAP) {
+	if (!(recording->kinds & ~AGENT_KINDS)) {
 		kill(recording->pid, SIGKILL);
 		return error;
 	}
-	cprof_note(recording->options, "no heap profile: %s", error->message);
+	cprof_note(recording->options, "no %s profile: %s",
+		   recording->kinds & CPROF_KIND_HEAP ? "heap" : "mutex", error->message);
 	cprof_error_destroy(error);
-	recording->kinds &= ~CPROF_KIND_HEAP;
+	recording->kinds &= ~AGENT_KINDS;
 	return NULL;
 }
 
@@ -135,14 +138,14 @@ static struct cprof_error *release_hooked(struct cprof_recording *recording,
 	struct cprof_error *error = cprof_entry_create(command->pid, &entry);
 
 	if (error)
-		CPROF_TRY(give_up_heap(recording, error));
+		CPROF_TRY(give_up_agent(recording, error));
 	error = cprof_command_release(command, recording->options->arguments[0], status);
 	if (!error && entry) {
 		error = cprof_entry_wait(entry);
 		if (!error)
 			error = cprof_session_plant(recording->session, entry);
 		if (error)
-			error = give_up_heap(recording, error);
+			error = give_up_agent(recording, error);
 	}
 	cprof_entry_destroy(entry);
 	return error;
@@ -157,7 +160,7 @@ static struct cprof_error *take(struct cprof_recording *recording, struct cprof_
 
 	CPROF_TRY(cprof_recording_check(recording));
 	CPROF_TRY(cprof_recording_create_session(recording, started_ns));
-	if (recording->kinds & CPROF_KIND_HEAP)
+	if (recording->kinds & AGENT_KINDS)
 		error = release_hooked(recording, command, status);
 	else
 		error = cprof_command_release(command, recording->options->arguments[0], status);

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#define AGENT_KINDS (CPROF_KIND_HEAP | CPROF_KIND_MUTEX)
+
 static void set_number(json_t *object, const char *key, uint64_t value)
 {
 	json_object_set_new(object, key, json_integer((json_int_t)CPROF_MIN(value, INT64_MAX)));
@@ -102,6 +104,22 @@ static void add_stops(json_t *root, const struct cprof_session_stats *stats)
 	set_number(root, "ptrace_stops", stats->dump_stops + agent->stops);
 }
 
+static void add_agent(json_t *object, const struct cprof_agent_stats *agent)
+{
+	set_number(object, "modules_covered", agent->modules_covered);
+	set_number(object, "modules_bypassing", agent->modules_bypassing);
+	set_number(object, "attach_stops", agent->attach_stops);
+	set_number(object, "attach_stopped_ns", agent->attach_stopped_ns);
+	json_object_set_new(object, "adopted", json_boolean(agent->adopted));
+}
+
+static void add_slots(json_t *root, const struct cprof_agent_stats *agent)
+{
+	set_number(root, "slots_patched", agent->slots_patched);
+	set_number(root, "slots_restored", agent->slots_restored);
+	set_number(root, "slots_left", agent->slots_left);
+}
+
 static void add_heap(json_t *root, const struct cprof_session_stats *stats)
 {
 	const struct cprof_agent_stats *agent = &stats->agent;
@@ -123,15 +141,23 @@ static void add_heap(json_t *root, const struct cprof_session_stats *stats)
 	json_object_set_new(object, "live_bytes", json_real(heap->live_bytes));
 	if (stats->rss)
 		set_number(object, "rss_bytes", stats->rss);
-	set_number(object, "modules_covered", agent->modules_covered);
-	set_number(object, "modules_bypassing", agent->modules_bypassing);
-	set_number(object, "attach_stops", agent->attach_stops);
-	set_number(object, "attach_stopped_ns", agent->attach_stopped_ns);
-	json_object_set_new(object, "adopted", json_boolean(agent->adopted));
+	add_agent(object, agent);
 	json_object_set_new(root, "heap", object);
-	set_number(root, "slots_patched", agent->slots_patched);
-	set_number(root, "slots_restored", agent->slots_restored);
-	set_number(root, "slots_left", agent->slots_left);
+}
+
+static void add_mutex(json_t *root, const struct cprof_session_stats *stats)
+{
+	const struct cprof_contention_stats *contention = &stats->contention;
+	json_t *object = json_object();
+
+	json_object_set_new(object, "contended", json_real(contention->contended));
+	json_object_set_new(object, "delay_ns", json_real(contention->delay_ns));
+	set_number(object, "timed", contention->timed);
+	set_number(object, "locks", contention->locks);
+	set_number(object, "lost", contention->lost);
+	set_number(object, "malformed", contention->malformed);
+	add_agent(object, &stats->agent);
+	json_object_set_new(root, "mutex", object);
 }
 
 /* Takes `root` over. */
@@ -168,7 +194,11 @@ struct cprof_error *cprof_stats_write(const struct cprof_session_stats *stats, u
 		add_block(root, stats);
 	if (kinds & CPROF_KIND_HEAP)
 		add_heap(root, stats);
-	if (kinds & (CPROF_KIND_THREADS | CPROF_KIND_HEAP | CPROF_KIND_BLOCK))
+	if (kinds & CPROF_KIND_MUTEX)
+		add_mutex(root, stats);
+	if (kinds & AGENT_KINDS)
+		add_slots(root, &stats->agent);
+	if (kinds & (CPROF_KIND_THREADS | CPROF_KIND_BLOCK | AGENT_KINDS))
 		add_stops(root, stats);
 	return write_json(root, path);
 }

@@ -77,6 +77,8 @@ struct cprof_error *cprof_verb_live(const struct cprof_options *options, int *st
 		.heap_rate = options->heap_rate,
 		.block_rate = (unsigned)options->block_rate,
 		.block_min_ns = options->block_min_ns,
+		.mutex_rate = (uint32_t)options->mutex_rate,
+		.mutex_waiters = options->mutex_side == CPROF_CONTENTION_WAITER,
 		.way = (enum cprof_perf_way)options->way,
 		.unwinder = options->unwinder,
 		.threads = options->threads,

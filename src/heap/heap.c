@@ -127,7 +127,8 @@ static void on_record(struct cprof_heap *heap, const struct cprof_heap_record *r
 	struct cprof_heap_block *block;
 
 	if (record->fixed.type == CPROF_AGENT_RECORD_ALLOC) {
-		cprof_heap_bounds_note(heap->bounds, &record->fixed);
+		if (heap->config.bounds)
+			cprof_agent_bounds_note(heap->config.bounds, &record->fixed);
 		on_alloc(heap, record);
 	} else if (!heap->exact) {
 		heap->ring.malformed++; /* frees are read from the live table */
@@ -236,8 +237,10 @@ double cprof_heap_drain(struct cprof_heap *heap)
 		relieve(heap, dropped || full > RING_FULL);
 	heap->stats.peak_bytes = CPROF_MAX(heap->stats.peak_bytes, heap->stats.live_bytes);
 	__atomic_store_n(&heap->config.shared->heartbeat_ns, cprof_now_ns(), __ATOMIC_RELAXED);
-	cprof_heap_bounds_publish(heap->bounds, cprof_space_target(heap->config.space),
-				  heap->config.shared);
+	if (heap->config.bounds)
+		cprof_agent_bounds_publish(heap->config.bounds,
+					   cprof_space_target(heap->config.space),
+					   heap->config.shared);
 	return full;
 }
 
@@ -279,10 +282,7 @@ struct cprof_error *cprof_heap_create(const struct cprof_heap_config *config,
 	heap->crowd = LIVE_FULL;
 	cprof_heap_ring_init(&heap->ring, config->shared);
 	read_counters(heap, &heap->counters);
-	heap->bounds = calloc(1, sizeof(*heap->bounds));
-	if (!heap->bounds)
-		error = cprof_error_nomem();
-	if (!error && heap->exact)
+	if (heap->exact)
 		error = create_exact(heap);
 	if (!error)
 		error = cprof_builder_create(config->modules, config->space, &heap->builder);
@@ -304,7 +304,6 @@ void cprof_heap_destroy(struct cprof_heap *heap)
 	cprof_heap_blocks_clear(&heap->blocks);
 	cprof_heap_memo_destroy(heap->memo);
 	cprof_builder_destroy(heap->builder);
-	free(heap->bounds);
 	free(heap->undo);
 	free(heap->accounts);
 	free(heap);

@@ -6,6 +6,7 @@
 #ifndef CPROF_HEAP_PRIVATE_H
 #define CPROF_HEAP_PRIVATE_H
 
+#include <cprof/agent_ring.h>
 #include <cprof/heap.h>
 
 #define CPROF_HEAP_RATE_MAX (1ull << 40)
@@ -128,44 +129,6 @@ struct cprof_heap_account {
 /* The last frees in exact mode, by address: one of them may turn out not to have happened. */
 #define CPROF_HEAP_UNDO 4096u
 
-/* bounds.c: where threads' stacks are, for the agent to read them by plain loads. */
-#define CPROF_HEAP_PENDING   64u
-#define CPROF_HEAP_TID_WORDS 512u /* of a thread's block, from the thread pointer on */
-
-struct cprof_heap_bounds {
-	struct cprof_heap_thread {
-		uint64_t thread_pointer; /* 0: none */
-		uint64_t sp;
-		uint64_t low; /* as published; 0: not found */
-		uint64_t high;
-		uint64_t looked_ns;
-		uint32_t tid;
-		bool pending;
-	} threads[CPROF_AGENT_SHARDS]; /* by shard */
-	uint32_t pending[CPROF_HEAP_PENDING];
-	size_t pending_count;
-	struct cprof_heap_tids {
-		bool not_here[CPROF_HEAP_TID_WORDS]; /* words that were not the tid of a thread */
-		uint32_t tid;                        /* of the thread looked at last, 0: none */
-		uint32_t threads;                    /* that agree; from 2 on it is certain */
-		uint32_t offset;                     /* bytes, 0: not known */
-	} tids;
-	uint64_t now_ns;  /* of the last drain */
-	uint64_t read_ns; /* when maps were read last */
-};
-
-/* Takes note of a record's thread. */
-void cprof_heap_bounds_note(struct cprof_heap_bounds *bounds,
-			    const struct cprof_agent_record *record);
-/* Looks the noted ones up in the target's maps and tells the agent. */
-void cprof_heap_bounds_publish(struct cprof_heap_bounds *bounds, struct cprof_target *target,
-			       struct cprof_agent_shared *shared);
-
-/* tids.c: looks where in this thread's block the libc keeps its tid; the word's offset from the
- * thread pointer, 0: not known yet. */
-uint32_t cprof_heap_tids_learn(struct cprof_heap_tids *tids, const struct cprof_target *target,
-			       uint64_t thread_pointer, uint32_t tid);
-
 struct cprof_heap {
 	struct cprof_heap_config config;
 	struct cprof_builder *builder;
@@ -173,7 +136,6 @@ struct cprof_heap {
 	uint32_t epoch;
 	struct cprof_heap_ring ring;
 	struct cprof_heap_memo *memo; /* exact mode, as the next */
-	struct cprof_heap_bounds *bounds;
 	struct cprof_heap_samples samples;
 	struct cprof_heap_blocks blocks;
 	struct cprof_heap_block *undo; /* exact mode */

@@ -52,7 +52,7 @@ static uint64_t name_of_slot(const struct cprof_linkage *linkage, uint64_t slot)
 	}
 	if (low == linkage->import_count || linkage->imports[low].slot != slot)
 		return 0;
-	return 1ull << linkage->imports[low].name;
+	return linkage->imports[low].name < 64 ? 1ull << linkage->imports[low].name : 0;
 }
 
 /* Instructions are not decoded: that four bytes which are no operand lead to one of a few slots is

@@ -75,7 +75,7 @@ struct cprof_error *cprof_select_type(const struct cprof_profile *profile, const
 	return NULL;
 }
 
-static struct cprof_error *compile(const char *option, const char *text, regex_t *regex)
+struct cprof_error *cprof_select_compile(const char *option, const char *text, regex_t *regex)
 {
 	char reason[128];
 	int result = regcomp(regex, text, REG_EXTENDED | REG_NOSUB);
@@ -97,7 +97,7 @@ static struct cprof_error *match_strings(const struct cprof_profile *profile, co
 	*matches = NULL;
 	if (!text || !*text)
 		return NULL;
-	error = compile(option, text, &regex);
+	error = cprof_select_compile(option, text, &regex);
 	if (error)
 		return error;
 	*matches = calloc(profile->string_count, sizeof(**matches));

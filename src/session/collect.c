@@ -199,7 +199,7 @@ static void on_sample(struct cprof_session *session, const struct cprof_perf_rec
 
 static void flush_unwinder(struct cprof_session *session)
 {
-	if (session->heap) /* its unwinder is ours */
+	if (session->heap) /* its unwinder is ours, as is that of contention */
 		cprof_heap_flush(session->heap);
 	else if (session->unwinder->ops->flush)
 		session->unwinder->ops->flush(session->unwinder);
@@ -243,7 +243,7 @@ static void on_mmap(struct cprof_session *session, const struct cprof_perf_recor
 static void on_exec(struct cprof_session *session)
 {
 	if (!session->awaiting_exec)
-		cprof_session_heap_lose(session, CPROF_SESSION_EXEC);
+		cprof_session_agent_lose(session, CPROF_SESSION_EXEC);
 	session->awaiting_exec = false;
 	cprof_error_destroy(cprof_target_reload(session->target));
 	cprof_error_destroy(cprof_space_refresh(session->space));

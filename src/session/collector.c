@@ -74,8 +74,8 @@ static int wait_ms(const struct cprof_session *session)
 
 	if (session->perf || session->switches)
 		wait = session->stats.attach_ns ? TICK_MS : TICK_FIRST_MS;
-	if (session->config.kinds & CPROF_KIND_HEAP)
-		wait = session->heap_wait_ms;
+	if (session->config.kinds & CPROF_SESSION_AGENT)
+		wait = session->agent_wait_ms;
 	return wait;
 }
 
@@ -94,8 +94,8 @@ static void finish(struct cprof_session *session)
 	session->ended_ns = cprof_now_ns();
 	session->ended = !cprof_target_alive(session->target);
 	pthread_mutex_unlock(&session->lock);
-	if (session->config.kinds & CPROF_KIND_HEAP)
-		cprof_session_heap_finish(session);
+	if (session->config.kinds & CPROF_SESSION_AGENT)
+		cprof_session_agent_finish(session);
 }
 
 /* A ring whose task is gone stays readable: when it is, and has nothing new, only the timer
@@ -128,8 +128,8 @@ static void *collect(void *context)
 			break;
 		if (woken > 0 && (fds[0].revents || fds[1].revents))
 			break;
-		if (session->config.kinds & CPROF_KIND_HEAP)
-			cprof_session_heap_work(session);
+		if (session->config.kinds & CPROF_SESSION_AGENT)
+			cprof_session_agent_work(session);
 		/* The agent's ring may want us much oftener than this. */
 		if (!fds[2].revents && !fds[3].revents &&
 		    cprof_now_ns() < drained_ns + TICK_FIRST_MS * 1000000ull)

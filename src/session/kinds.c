@@ -58,6 +58,10 @@ static void tell_off(const struct cprof_session_live *live, enum cprof_kind kind
 		what = "maps a small agent into the process and leads its calls of malloc and free "
 		       "through it; one thread is held for less than a millisecond; leaving takes "
 		       "it out again";
+	else if (kind == CPROF_KIND_MUTEX)
+		what = "maps a small agent into the process and leads its calls of the C library's "
+		       "locks through it; one thread is held for less than a millisecond; leaving "
+		       "takes it out again";
 	else if (kind == CPROF_KIND_BLOCK)
 		what = "records where threads wait; all threads are stopped once, for some "
 		       "milliseconds; nothing is put into the process";
@@ -90,10 +94,10 @@ static void tell_kind(struct cprof_session *session, enum cprof_kind kind, bool 
 		return;
 	}
 	result->state = CPROF_SOURCE_ON;
-	if (kind == CPROF_KIND_HEAP) {
-		if (stats->heap_ended || ended)
+	if (kind & CPROF_SESSION_AGENT) {
+		if (stats->agent_ended || ended)
 			tell_ended(&result->state, result->detail, sizeof(result->detail),
-				   stats->heap_problem);
+				   stats->agent_problem);
 		else
 			tell_coverage(session, result);
 	} else if (ended) {
@@ -170,7 +174,7 @@ static struct cprof_error *begin_block(struct cprof_session *session)
 	return error;
 }
 
-static struct cprof_error *begin_heap(struct cprof_session *session)
+static struct cprof_error *begin_agent(struct cprof_session *session)
 {
 	struct cprof_error *error;
 
@@ -180,11 +184,9 @@ static struct cprof_error *begin_heap(struct cprof_session *session)
 	if (!error)
 		error = cprof_space_refresh(session->space);
 	if (!error)
-		error = cprof_session_heap_start(session);
-	if (error) {
-		cprof_heap_destroy(cprof_take(session->heap));
+		error = cprof_session_agent_start(session);
+	if (error && !session->heap && !session->contention)
 		cprof_agent_destroy(cprof_take(session->agent));
-	}
 	pthread_mutex_unlock(&session->lock);
 	pthread_mutex_unlock(&session->tracing);
 	return error;
@@ -192,8 +194,8 @@ static struct cprof_error *begin_heap(struct cprof_session *session)
 
 static struct cprof_error *begin(struct cprof_session *session, enum cprof_kind kind)
 {
-	if (kind == CPROF_KIND_HEAP)
-		return begin_heap(session);
+	if (kind & CPROF_SESSION_AGENT)
+		return begin_agent(session);
 	if (kind == CPROF_KIND_BLOCK)
 		return begin_block(session);
 	return begin_perf(session);

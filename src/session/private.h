@@ -14,6 +14,9 @@
 /* So many threads that have ended are still known: their last samples come after their end. */
 #define CPROF_SESSION_ENDED 4096
 
+/* Kinds that the agent serves. */
+#define CPROF_SESSION_AGENT (CPROF_KIND_HEAP | CPROF_KIND_MUTEX)
+
 struct cprof_session_thread {
 	pid_t tid;
 	uint32_t labels; /* label set, 0: not made yet */
@@ -48,12 +51,15 @@ struct cprof_session {
 	uint64_t block_begun_ns; /* 0: not yet */
 	uint64_t block_until_ns; /* what happened before has been told */
 
-	struct cprof_agent *agent; /* with HEAP; these two under both locks but for reading */
-	struct cprof_heap *heap;
-	uint64_t heap_started_ns;
+	/* With HEAP or MUTEX; these under both locks but for reading. */
+	struct cprof_agent *agent;
+	struct cprof_agent_bounds *bounds;
+	struct cprof_heap *heap;             /* with HEAP */
+	struct cprof_contention *contention; /* with MUTEX */
+	uint64_t agent_started_ns;
 	uint64_t ticked_ns; /* of the agent */
 	uint64_t looked_ns;
-	int heap_wait_ms; /* until the next drain; collector only */
+	int agent_wait_ms; /* until the next drain; collector only */
 
 	pthread_mutex_t tracing; /* held by who traces the target; never inside `lock` */
 	pthread_mutex_t lock;
@@ -101,15 +107,16 @@ void cprof_session_block_start(struct cprof_session *session);
 void cprof_session_block_drain(struct cprof_session *session, bool final);
 void cprof_session_block_finish(struct cprof_session *session);
 
-/* heap.c */
-struct cprof_error *cprof_session_heap_start(struct cprof_session *session);
-void cprof_session_heap_work(struct cprof_session *session); /* collector: now and then */
-void cprof_session_heap_finish(struct cprof_session *session);
+/* agent.c */
+/* Plants the agent, or has it hook what has been added to the kinds. */
+struct cprof_error *cprof_session_agent_start(struct cprof_session *session);
+void cprof_session_agent_work(struct cprof_session *session); /* collector: now and then */
+void cprof_session_agent_finish(struct cprof_session *session);
 #define CPROF_SESSION_EXEC "the process has become another program (exec)"
 /* Under the lock: the agent is gone, what was live is not known any more. */
-void cprof_session_heap_lose(struct cprof_session *session, const char *why);
+void cprof_session_agent_lose(struct cprof_session *session, const char *why);
 /* Under the lock: fills in the stats. */
-void cprof_session_heap_count(struct cprof_session *session);
+void cprof_session_agent_count(struct cprof_session *session);
 
 /* collector.c */
 struct cprof_error *cprof_session_collect(struct cprof_session *session);

@@ -17,7 +17,7 @@
 
 /* --- kinds --------------------------------------------------------------------------------- */
 
-static const char *const kind_names[] = {"cpu", "cycles", "heap", "threads", "block"};
+static const char *const kind_names[] = {"cpu", "cycles", "heap", "threads", "block", "mutex"};
 
 const char *cprof_kind_name(enum cprof_kind kind)
 {
@@ -62,8 +62,8 @@ struct cprof_error *cprof_session_start(struct cprof_session *session)
 		session->main_unknown = !cprof_session_map_main(session);
 	if (session->switches && !session->awaiting_exec)
 		cprof_session_block_start(session);
-	if (session->config.kinds & CPROF_KIND_HEAP && !session->awaiting_exec)
-		CPROF_TRY(cprof_session_heap_start(session));
+	if (session->config.kinds & CPROF_SESSION_AGENT && !session->awaiting_exec)
+		CPROF_TRY(cprof_session_agent_start(session));
 	return cprof_session_collect(session);
 }
 
@@ -192,7 +192,7 @@ struct cprof_error *cprof_session_create(const struct cprof_session_config *conf
 		session->config.kinds = CPROF_KIND_CPU;
 	session->awaiting_exec = config->await_exec;
 	session->stop_fd = -1;
-	session->heap_wait_ms = FIRST_WAIT_MS;
+	session->agent_wait_ms = FIRST_WAIT_MS;
 	pthread_mutex_init(&session->lock, NULL);
 	pthread_mutex_init(&session->tracing, NULL);
 	error = open_all(session);
@@ -214,6 +214,8 @@ void cprof_session_destroy(struct cprof_session *session)
 	cprof_session_stop(session);
 	cprof_session_live_destroy(session);
 	cprof_heap_destroy(session->heap);
+	cprof_contention_destroy(session->contention);
+	cprof_agent_bounds_destroy(session->bounds);
 	cprof_agent_destroy(session->agent);
 	cprof_perf_destroy(session->perf);
 	cprof_perf_destroy(session->switches);
@@ -268,8 +270,9 @@ void cprof_session_tell(struct cprof_session *session, struct cprof_session_stat
 	add_counts(&stats->all, &stats->cpu);
 	add_counts(&stats->all, &stats->heap_counts);
 	add_counts(&stats->all, &stats->block_counts);
+	add_counts(&stats->all, &stats->mutex_counts);
 	add_counts(&stats->all, &stats->dump);
-	stats->unwind_ns += stats->heap.unwind_ns;
+	stats->unwind_ns += stats->heap.unwind_ns + stats->contention.unwind_ns;
 	stats->target_ended = session->ended;
 	if (session->started_ns)
 		stats->duration_ns = (session->ended_ns ? session->ended_ns : cprof_now_ns()) -

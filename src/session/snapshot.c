@@ -79,6 +79,8 @@ struct cprof_builder *cprof_session_builder(struct cprof_session *session, enum 
 {
 	if (kind == CPROF_KIND_HEAP)
 		return session->heap ? cprof_heap_builder(session->heap) : NULL;
+	if (kind == CPROF_KIND_MUTEX)
+		return session->contention ? cprof_contention_builder(session->contention) : NULL;
 	return kind == CPROF_KIND_BLOCK ? session->block_builder : session->builder;
 }
 
@@ -147,6 +149,42 @@ static struct cprof_error *block_snapshot(struct cprof_session *session, bool un
 	*result = error ? NULL : cprof_naming_take(naming);
 	cprof_naming_destroy(naming);
 	cprof_block_rows_destroy(rows);
+	return error;
+}
+
+/* Who waits is told by names: the samples come after the naming. */
+static struct cprof_error *mutex_snapshot(struct cprof_session *session, bool unnamed,
+					  struct cprof_profile **result)
+{
+	const enum cprof_contention_side side =
+		session->config.mutex_waiters ? CPROF_CONTENTION_WAITER : CPROF_CONTENTION_HOLDER;
+	struct cprof_contention_rows *rows = NULL;
+	struct cprof_naming *naming = NULL;
+	struct cprof_error *error = NULL;
+	uint64_t begun, until;
+
+	pthread_mutex_lock(&session->lock);
+	begun = session->agent_started_ns;
+	until = session->stats.agent_ns ? begun + session->stats.agent_ns : cprof_now_ns();
+	if (!session->contention)
+		error = cprof_error_create(CPROF_FAILED, NULL, "mutex: nothing has been planted");
+	if (!error)
+		error = cprof_contention_rows(session->contention, until, &rows);
+	if (!error)
+		error = cprof_builder_copy(cprof_contention_builder(session->contention), &naming);
+	pthread_mutex_unlock(&session->lock);
+	if (!error)
+		error = cprof_session_name(session, CPROF_KIND_MUTEX, naming, unnamed);
+	if (!error) {
+		struct cprof_profile *profile = cprof_naming_profile(naming);
+
+		profile->time_ns = (int64_t)cprof_wall_ns();
+		profile->duration_ns = (int64_t)(until - begun);
+		error = cprof_contention_fill(rows, side, profile);
+	}
+	*result = error ? NULL : cprof_naming_take(naming);
+	cprof_naming_destroy(naming);
+	cprof_contention_rows_destroy(rows);
 	return error;
 }
 
@@ -244,6 +282,8 @@ struct cprof_error *cprof_session_snapshot(struct cprof_session *session, enum c
 		return dump_snapshot(session, profile);
 	if (kind == CPROF_KIND_HEAP)
 		return heap_snapshot(session, unnamed, profile);
+	if (kind == CPROF_KIND_MUTEX)
+		return mutex_snapshot(session, unnamed, profile);
 	if (kind == CPROF_KIND_BLOCK)
 		return block_snapshot(session, unnamed, profile);
 	return perf_snapshot(session, unnamed, profile);

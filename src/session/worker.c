@@ -107,7 +107,7 @@ static void add_line(struct cprof_session *session, struct trace *trace, uint64_
 	pthread_mutex_lock(&session->lock);
 	cprof_session_tell(session, &stats);
 	session->stats.heap.peak_bytes = session->stats.heap.live_bytes;
-	heap = session->heap && !stats.heap_ended;
+	heap = session->heap && !stats.agent_ended;
 	pthread_mutex_unlock(&session->lock);
 	if (!error)
 		error = cprof_memtrace_step_cpu(trace->memtrace, now, &trace->total,

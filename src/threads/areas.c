@@ -70,7 +70,7 @@ struct cprof_error *cprof_areas_init(const struct cprof_target *target,
 {
 	*areas = (struct cprof_areas){0};
 	CPROF_TRY(cprof_target_maps(target, add_area, areas));
-	for (size_t i = 0; i < snapshot->count; i++) {
+	for (size_t i = 0; snapshot && i < snapshot->count; i++) {
 		const struct cprof_snapshot_thread *thread = &snapshot->threads[i];
 		struct cprof_area *area =
 			thread->held ? find_area(areas, thread->regs.value[CPROF_REG_SP]) : NULL;
@@ -86,6 +86,30 @@ void cprof_areas_deinit(struct cprof_areas *areas)
 	free(areas->areas);
 	free(areas->described);
 	cprof_keep_deinit(&areas->texts);
+}
+
+struct cprof_error *cprof_areas_create(const struct cprof_target *target,
+				       struct cprof_areas **result)
+{
+	struct cprof_areas *areas = calloc(1, sizeof(*areas));
+	struct cprof_error *error = areas ? cprof_areas_init(target, NULL, areas) : NULL;
+
+	*result = NULL;
+	if (!areas)
+		return cprof_error_nomem();
+	if (error)
+		cprof_areas_destroy(areas);
+	else
+		*result = areas;
+	return error;
+}
+
+void cprof_areas_destroy(struct cprof_areas *areas)
+{
+	if (!areas)
+		return;
+	cprof_areas_deinit(areas);
+	free(areas);
 }
 
 /* --- symbols ------------------------------------------------------------------------------- */
@@ -155,4 +179,21 @@ void cprof_areas_describe(struct cprof_areas *areas, struct cprof_space *space, 
 			snprintf(text, size, "%s+0x%llx", area->path,
 				 (unsigned long long)(address - area->base));
 	}
+}
+
+bool cprof_areas_label(struct cprof_areas *areas, struct cprof_space *space, uint64_t address,
+		       char *text, size_t size)
+{
+	const struct cprof_area *area = find_area(areas, address);
+	bool file = area && !area->stack_of && area->path[0] == '/';
+	bool asked = areas->described_count < SYMBOLS_ASKED;
+	char around[256];
+
+	if (file && describe_symbol(areas, area, space, address)[0]) {
+		snprintf(text, size, "%s", describe_symbol(areas, area, space, address));
+		return true;
+	}
+	cprof_areas_describe(areas, space, address, around, sizeof(around));
+	snprintf(text, size, "0x%llx (%s)", (unsigned long long)address, around);
+	return !file || asked;
 }

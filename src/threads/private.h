@@ -6,6 +6,7 @@
 #ifndef CPROF_THREADS_PRIVATE_H
 #define CPROF_THREADS_PRIVATE_H
 
+#include <cprof/areas.h>
 #include <cprof/attach.h>
 #include <cprof/threads.h>
 #include <time.h>
@@ -44,14 +45,11 @@ struct cprof_areas {
 	size_t described_capacity;
 };
 
+/* `snapshot`: whose stacks lie where; NULL: not known. */
 struct cprof_error *cprof_areas_init(const struct cprof_target *target,
 				     const struct cprof_snapshot *snapshot,
 				     struct cprof_areas *areas);
 void cprof_areas_deinit(struct cprof_areas *areas);
-/* "heap", "stack of thread 12", "queue_lock+0x8 in service", "/usr/bin/service+0x4a80", … Symbols
- * are looked for in a bounded number of calls. */
-void cprof_areas_describe(struct cprof_areas *areas, struct cprof_space *space, uint64_t address,
-			  char *text, size_t size);
 
 /* --- fds.c, sockets.c: what a file descriptor is -------------------------------------------- */
 

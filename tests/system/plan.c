@@ -54,7 +54,7 @@ static struct cprof_error *run(int argc, char **argv, struct cprof_target *targe
 	uint64_t first;
 	size_t fresh;
 
-	CPROF_TRY(cprof_plan_create(target, BASE, header, NULL, plan));
+	CPROF_TRY(cprof_plan_create(target, BASE, CPROF_AGENT_KIND_HEAP, header, NULL, plan));
 	CPROF_TRY(cprof_plan_update(*plan, false, &fresh));
 	first = cprof_now_ns() - start;
 	printf("first_us %" PRIu64 " fresh %zu\n", first / 1000, fresh);

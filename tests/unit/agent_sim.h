@@ -30,6 +30,7 @@ struct sim {
 	struct cprof_module *module;
 	struct cprof_space *space;
 	struct cprof_unwinder *unwinder;
+	struct cprof_agent_bounds *bounds;
 	struct cprof_heap *heap;
 };
 
@@ -64,6 +65,7 @@ static inline void sim_init(struct sim *sim, uint64_t rate)
 	sim->shared->epoch = 1;
 	SIM_ABORT(
 		cprof_modules_create(NULL, &sim->modules) ||
+		cprof_agent_bounds_create(&sim->bounds) ||
 		cprof_module_create_synthetic(sim->modules, NULL, &sim->module) ||
 		cprof_space_create(NULL, sim->modules, &sim->space) ||
 		cprof_space_map_module(sim->space, SIM_TEXT, SIM_TEXT_END, SIM_TEXT, sim->module) ||
@@ -77,6 +79,7 @@ static inline void sim_start(struct sim *sim, bool (*wanted)(void *, pid_t))
 					   .space = sim->space,
 					   .modules = sim->modules,
 					   .unwinder = sim->unwinder,
+					   .bounds = sim->bounds,
 					   .wanted = wanted};
 
 	SIM_ABORT(cprof_heap_create(&config, &sim->heap));
@@ -85,6 +88,7 @@ static inline void sim_start(struct sim *sim, bool (*wanted)(void *, pid_t))
 static inline void sim_deinit(struct sim *sim)
 {
 	cprof_heap_destroy(sim->heap);
+	cprof_agent_bounds_destroy(sim->bounds);
 	sim->unwinder->ops->destroy(sim->unwinder);
 	cprof_space_destroy(sim->space);
 	cprof_modules_destroy(sim->modules);

@@ -45,7 +45,7 @@ static struct cprof_plan *create(const struct cprof_agent_config *kept)
 	struct cprof_plan *plan;
 	size_t fresh;
 
-	assert_null(cprof_plan_create(target, BASE, &header, kept, &plan));
+	assert_null(cprof_plan_create(target, BASE, CPROF_AGENT_KIND_HEAP, &header, kept, &plan));
 	assert_null(cprof_plan_update(plan, false, &fresh));
 	return plan;
 }
@@ -178,7 +178,7 @@ static void test_no_bank(void **state)
 	for (unsigned bank = 0; bank < CPROF_AGENT_BANKS; bank++)
 		for (unsigned i = 0; i < CPROF_AGENT_FUNCTION_COUNT; i++)
 			kept.originals[bank][i] = 0x1234;
-	assert_null(cprof_plan_create(target, BASE, &header, &kept, &plan));
+	assert_null(cprof_plan_create(target, BASE, CPROF_AGENT_KIND_HEAP, &header, &kept, &plan));
 	error = cprof_plan_update(plan, false, &fresh);
 	assert_non_null(error);
 	assert_int_equal(error->status, CPROF_DENIED);
@@ -205,7 +205,7 @@ static void test_ended(void **state)
 		_exit(0);
 	}
 	assert_null(cprof_target_create(child, &dead));
-	assert_null(cprof_plan_create(dead, BASE, &header, NULL, &plan));
+	assert_null(cprof_plan_create(dead, BASE, CPROF_AGENT_KIND_HEAP, &header, NULL, &plan));
 	assert_null(cprof_plan_update(plan, false, &fresh));
 	assert_true(fresh > 0);
 	kill(child, SIGKILL);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Heap accounting in a session: the agent in the target, looked after and drained by the collector.
+ * The agent in the target, looked after by the collector, and what it tells: the heap, locks.
  */
 #include "private.h"
 
@@ -48,7 +48,7 @@ static void read_name(const struct cprof_session *session, char name[64])
 /* A program that is over before anybody looks again has only left its name. */
 static void compare_names(struct cprof_session *session)
 {
-	char(*names)[64] = session->stats.heap_name;
+	char(*names)[64] = session->stats.agent_name;
 
 	read_name(session, names[1]);
 	if (strcmp(names[0], names[1]) == 0)
@@ -69,10 +69,18 @@ static void look(struct cprof_session *session, uint64_t now)
 
 /* --- life: under both locks ---------------------------------------------------------------- */
 
+static unsigned agent_kinds(unsigned kinds)
+{
+	return (kinds & CPROF_KIND_HEAP ? (unsigned)CPROF_AGENT_KIND_HEAP : 0) |
+	       (kinds & CPROF_KIND_MUTEX ? (unsigned)CPROF_AGENT_KIND_LOCKS : 0);
+}
+
 static struct cprof_agent_options agent_options(const struct cprof_session *session)
 {
 	return (struct cprof_agent_options){
+		.kinds = agent_kinds(session->config.kinds),
 		.heap_rate = session->config.heap_rate,
+		.lock_every = session->config.mutex_rate,
 		.seed = session->config.heap_seed,
 	};
 }
@@ -87,7 +95,7 @@ static void count_agent(struct cprof_session *session)
 	stats->slots_patched = CPROF_MAX(stats->slots_patched, patched);
 }
 
-static struct cprof_error *account(struct cprof_session *session)
+static struct cprof_error *account_heap(struct cprof_session *session)
 {
 	bool filter = session->config.threads && *session->config.threads;
 	const struct cprof_heap_config config = {
@@ -95,22 +103,55 @@ static struct cprof_error *account(struct cprof_session *session)
 		.space = session->space,
 		.modules = session->modules,
 		.unwinder = session->unwinder,
+		.bounds = session->bounds,
 		.wanted = filter ? wanted : NULL,
 		.context = session,
 	};
 
-	session->heap_started_ns = cprof_now_ns();
-	read_name(session, session->stats.heap_name[0]);
-	look(session, session->heap_started_ns);
-	count_agent(session);
 	return cprof_heap_create(&config, &session->heap);
 }
 
-struct cprof_error *cprof_session_heap_start(struct cprof_session *session)
+static struct cprof_error *account_locks(struct cprof_session *session)
+{
+	bool filter = session->config.threads && *session->config.threads;
+	const struct cprof_contention_config config = {
+		.shared = cprof_agent_shared(session->agent),
+		.space = session->space,
+		.modules = session->modules,
+		.unwinder = session->unwinder,
+		.bounds = session->bounds,
+		.wanted = filter ? wanted : NULL,
+		.context = session,
+	};
+
+	return cprof_contention_create(&config, &session->contention);
+}
+
+/* Begins to account what is hooked and not accounted yet. */
+static struct cprof_error *account(struct cprof_session *session)
+{
+	unsigned kinds = session->config.kinds;
+
+	if (!session->bounds) {
+		CPROF_TRY(cprof_agent_bounds_create(&session->bounds));
+		session->agent_started_ns = cprof_now_ns();
+		read_name(session, session->stats.agent_name[0]);
+		look(session, session->agent_started_ns);
+	}
+	count_agent(session);
+	if (kinds & CPROF_KIND_HEAP && !session->heap)
+		CPROF_TRY(account_heap(session));
+	return kinds & CPROF_KIND_MUTEX && !session->contention ? account_locks(session) : NULL;
+}
+
+struct cprof_error *cprof_session_agent_start(struct cprof_session *session)
 {
 	const struct cprof_agent_options options = agent_options(session);
 
-	CPROF_TRY(cprof_agent_create(session->target, &options, &session->agent));
+	if (session->agent)
+		CPROF_TRY(cprof_agent_add(session->agent, options.kinds));
+	else
+		CPROF_TRY(cprof_agent_create(session->target, &options, &session->agent));
 	return account(session);
 }
 
@@ -128,36 +169,59 @@ struct cprof_error *cprof_session_plant(struct cprof_session *session, struct cp
 		error = cprof_entry_plant(entry, session->target, &options, &session->agent);
 	if (!error)
 		error = account(session);
-	session->stats.heap_ended = error; /* the other kinds go on */
+	session->stats.agent_ended = error; /* the other kinds go on */
 	pthread_mutex_unlock(&session->lock);
 	pthread_mutex_unlock(&session->tracing);
 	return error;
+}
+
+/* How full the fuller ring was. */
+static double drain_all(struct cprof_session *session)
+{
+	double heap = session->heap ? cprof_heap_drain(session->heap) : 0;
+	double locks = session->contention ? cprof_contention_drain(session->contention) : 0;
+
+	return CPROF_MAX(heap, locks);
 }
 
 static void end(struct cprof_session *session, const char *why)
 {
 	struct cprof_session_stats *stats = &session->stats;
 
-	if (why && !stats->heap_problem[0])
-		snprintf(stats->heap_problem, sizeof(stats->heap_problem), "%s", why);
-	if (!stats->heap_ns)
-		stats->heap_ns = cprof_now_ns() - session->heap_started_ns;
+	if (why && !stats->agent_problem[0])
+		snprintf(stats->agent_problem, sizeof(stats->agent_problem), "%s", why);
+	if (!stats->agent_ns)
+		stats->agent_ns = cprof_now_ns() - session->agent_started_ns;
 }
 
-void cprof_session_heap_lose(struct cprof_session *session, const char *why)
+void cprof_session_agent_lose(struct cprof_session *session, const char *why)
 {
-	if (!session->heap || session->stats.heap_ended)
+	if (!session->agent || session->stats.agent_ended)
 		return;
-	cprof_heap_drain(session->heap);
-	cprof_heap_void(session->heap);
-	cprof_session_heap_count(session);
-	session->stats.heap_ended = true;
+	drain_all(session);
+	if (session->heap)
+		cprof_heap_void(session->heap);
+	cprof_session_agent_count(session);
+	session->stats.agent_ended = true;
 	end(session, why);
 }
 
 /* --- the collector ------------------------------------------------------------------------- */
 
-void cprof_session_heap_count(struct cprof_session *session)
+static void count_locks(struct cprof_session *session)
+{
+	struct cprof_session_stats *stats = &session->stats;
+
+	cprof_contention_stats(session->contention, &stats->contention);
+	stats->mutex_counts = (struct cprof_session_counts){
+		.samples = stats->contention.samples,
+		.lost = stats->contention.lost,
+		.frames = stats->contention.frames,
+	};
+	memcpy(stats->mutex_counts.ends, stats->contention.ends, sizeof(stats->contention.ends));
+}
+
+static void count_heap(struct cprof_session *session)
 {
 	struct cprof_session_stats *stats = &session->stats;
 	double peak = stats->heap.peak_bytes;
@@ -170,7 +234,17 @@ void cprof_session_heap_count(struct cprof_session *session)
 		.frames = stats->heap.frames,
 	};
 	memcpy(stats->heap_counts.ends, stats->heap.ends, sizeof(stats->heap.ends));
-	if (stats->heap.samples && !stats->attach_ns)
+}
+
+void cprof_session_agent_count(struct cprof_session *session)
+{
+	struct cprof_session_stats *stats = &session->stats;
+
+	if (session->heap)
+		count_heap(session);
+	if (session->contention)
+		count_locks(session);
+	if (stats->heap.samples + stats->contention.samples && !stats->attach_ns)
 		stats->attach_ns = cprof_now_ns() - session->config.started_ns;
 }
 
@@ -190,12 +264,12 @@ static void drain(struct cprof_session *session)
 	double full;
 
 	pthread_mutex_lock(&session->lock);
-	if (session->stats.heap_ended) {
-		session->heap_wait_ms = WAIT_MS;
-	} else if (session->heap) {
-		full = cprof_heap_drain(session->heap);
-		session->heap_wait_ms = next_wait(session->heap_wait_ms, most_ms, full);
-		cprof_session_heap_count(session);
+	if (session->stats.agent_ended) {
+		session->agent_wait_ms = WAIT_MS;
+	} else if (session->agent) {
+		full = drain_all(session);
+		session->agent_wait_ms = next_wait(session->agent_wait_ms, most_ms, full);
+		cprof_session_agent_count(session);
 	}
 	pthread_mutex_unlock(&session->lock);
 }
@@ -210,13 +284,13 @@ static void tick(struct cprof_session *session, uint64_t now)
 		return;
 	session->ticked_ns = now;
 	pthread_mutex_lock(&session->lock);
-	if (session->heap && !session->stats.heap_ended) {
+	if (session->agent && !session->stats.agent_ended) {
 		error = cprof_agent_tick(session->agent);
 		count_agent(session);
 		if (error && cprof_target_alive(session->target))
-			cprof_session_heap_lose(session, error->status == CPROF_NO_PROCESS
-								 ? CPROF_SESSION_EXEC
-								 : error->message);
+			cprof_session_agent_lose(session, error->status == CPROF_NO_PROCESS
+								  ? CPROF_SESSION_EXEC
+								  : error->message);
 		cprof_error_destroy(error);
 		look(session, now);
 	}
@@ -224,14 +298,14 @@ static void tick(struct cprof_session *session, uint64_t now)
 	pthread_mutex_unlock(&session->tracing);
 }
 
-void cprof_session_heap_work(struct cprof_session *session)
+void cprof_session_agent_work(struct cprof_session *session)
 {
 	drain(session);
 	tick(session, cprof_now_ns());
 }
 
 /* The hooks go first, so that what they have told by then is all there will be. */
-void cprof_session_heap_finish(struct cprof_session *session)
+void cprof_session_agent_finish(struct cprof_session *session)
 {
 	struct cprof_error *error = NULL;
 
@@ -241,9 +315,9 @@ void cprof_session_heap_finish(struct cprof_session *session)
 		error = cprof_agent_detach(session->agent);
 		count_agent(session);
 	}
-	if (session->heap && !session->stats.heap_ended) {
-		cprof_heap_drain(session->heap);
-		cprof_session_heap_count(session);
+	if (session->agent && !session->stats.agent_ended) {
+		drain_all(session);
+		cprof_session_agent_count(session);
 		if (!cprof_target_alive(session->target))
 			compare_names(session);
 		end(session, error && cprof_target_alive(session->target) ? error->message : NULL);
