@@ -63,9 +63,9 @@ static void tell_left(const struct cprof_options *options, struct cprof_session 
 	struct cprof_session_stats stats;
 
 	cprof_session_stats(session, &stats);
-	if (stats.heap_problem[0] && !stats.heap_ended)
-		cprof_note(options, "heap: something may be left in the process: %s (see detach)",
-			   stats.heap_problem);
+	if (stats.agent_problem[0] && !stats.agent_ended)
+		cprof_note(options, "something may be left in the process: %s (see detach)",
+			   stats.agent_problem);
 }
 
 struct cprof_error *cprof_verb_live(const struct cprof_options *options, int *status)
