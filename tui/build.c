@@ -192,7 +192,10 @@ static void tell_filter(struct cprof_profile *profile, const struct cprof_want *
 	char text[CPROF_FILTER_MAX + 64];
 
 	if (*want->filter) {
-		snprintf(text, sizeof(text), "only stacks with /%s/", want->filter);
+		if (*want->filter == '!')
+			snprintf(text, sizeof(text), "only stacks without /%s/", want->filter + 1);
+		else
+			snprintf(text, sizeof(text), "only stacks with /%s/", want->filter);
 		cprof_profile_add_comment(profile, text);
 	}
 	if (want->tid || *want->thread) {
@@ -225,7 +228,10 @@ static struct cprof_error *choose_samples(struct cprof_model *model, const struc
 			model->whole = INT64_MAX;
 	}
 	if (*want->filter) {
-		filter = (struct cprof_analysis_filter){.focus = want->filter};
+		if (*want->filter == '!')
+			filter = (struct cprof_analysis_filter){.ignore = want->filter + 1};
+		else
+			filter = (struct cprof_analysis_filter){.focus = want->filter};
 		CPROF_TRY(cprof_analysis_select(model->profile, &filter, &selected));
 		cprof_profile_destroy(model->profile);
 		model->profile = selected;
@@ -261,7 +267,7 @@ static void match_rows(struct cprof_model *model, const char *filter)
 	const struct cprof_profile *profile = model->profile;
 	regex_t regex;
 
-	if (!*filter || regcomp(&regex, filter, REG_EXTENDED | REG_NOSUB))
+	if (!*filter || *filter == '!' || regcomp(&regex, filter, REG_EXTENDED | REG_NOSUB))
 		return;
 	model->matches = calloc(analysis->count + 1, sizeof(*model->matches));
 	for (size_t i = 0; model->matches && i < analysis->count; i++) {

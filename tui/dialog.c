@@ -14,7 +14,7 @@
 static unsigned try_filter(struct cprof_ui *ui)
 {
 	regex_t regex;
-	int result = regcomp(&regex, ui->input, REG_EXTENDED | REG_NOSUB);
+	int result = regcomp(&regex, ui->input + (*ui->input == '!'), REG_EXTENDED | REG_NOSUB);
 
 	ui->input_error[0] = '\0';
 	if (result) {

@@ -128,12 +128,10 @@ static bool function_shown(const struct cprof_model *model, uint32_t row)
 	return !model->matches || model->matches[row];
 }
 
-static bool thread_shown(const struct cprof_view_thread *thread, const regex_t *regex)
+static bool thread_matches(const struct cprof_view_thread *thread, const regex_t *regex)
 {
 	char tid[24];
 
-	if (!regex)
-		return true;
 	snprintf(tid, sizeof(tid), "%lld", (long long)thread->tid);
 	return !regexec(regex, thread->name, 0, NULL, 0) || !regexec(regex, tid, 0, NULL, 0) ||
 	       !regexec(regex, thread->wait, 0, NULL, 0) ||
@@ -146,7 +144,7 @@ static void make_order(struct cprof_ui *ui)
 	const struct cprof_model *model = ui->model;
 	bool threads = lists_threads(model);
 	size_t count = threads ? model->thread_count : 0;
-	bool filtered = false;
+	bool filtered = false, without = *ui->filter == '!';
 	regex_t regex;
 
 	ui->order_count = 0;
@@ -155,9 +153,9 @@ static void make_order(struct cprof_ui *ui)
 	if (!cprof_grow(&ui->order, &ui->order_capacity, count, sizeof(*ui->order)))
 		return;
 	if (threads && *ui->filter)
-		filtered = !regcomp(&regex, ui->filter, REG_EXTENDED | REG_NOSUB);
+		filtered = !regcomp(&regex, ui->filter + without, REG_EXTENDED | REG_NOSUB);
 	for (uint32_t i = 0; i < count; i++)
-		if (threads ? thread_shown(&model->threads[i], filtered ? &regex : NULL)
+		if (threads ? !filtered || thread_matches(&model->threads[i], &regex) != without
 			    : function_shown(model, i))
 			ui->order[ui->order_count++] = i;
 	if (filtered)
@@ -243,7 +241,8 @@ bool cprof_rows_match(const struct cprof_ui *ui, int row)
 
 	if (id != UINT32_MAX)
 		return model->matches && model->matches[id];
-	if (!model || !*ui->filter || regcomp(&regex, ui->filter, REG_EXTENDED | REG_NOSUB))
+	if (!model || !*ui->filter || *ui->filter == '!' ||
+	    regcomp(&regex, ui->filter, REG_EXTENDED | REG_NOSUB))
 		return false;
 	if (model->listing && row < (int)model->listing->count)
 		text = model->listing->rows[row].text;

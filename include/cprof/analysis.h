@@ -77,6 +77,7 @@ size_t cprof_analysis_type(const struct cprof_profile *profile, const char *name
 struct cprof_analysis_filter {
 	const char *focus;  /* regular expression (POSIX extended) on names, source files and
 			     * modules;  NULL or "": all */
+	const char *ignore; /* the same, of stacks that are left out */
 	int64_t tid;        /* only this thread; 0: see the following */
 	const char *thread; /* only threads of this name; NULL or "": all */
 };

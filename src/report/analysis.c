@@ -479,7 +479,7 @@ struct cprof_error *cprof_analysis_select(const struct cprof_profile *profile,
 					  const struct cprof_analysis_filter *filter,
 					  struct cprof_profile **selected)
 {
-	struct cprof_report_options options = {.focus = filter->focus};
+	struct cprof_report_options options = {.focus = filter->focus, .ignore = filter->ignore};
 	CPROF_AUTO_FREE bool *keep = NULL;
 
 	*selected = NULL;

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-/* --- cells -------------------------------------------------------------------------------- */
+/* --- cells --------------------------------------------------------------------------------- */
 
 static char *dump(const struct cprof_cells *cells, bool color)
 {
@@ -129,7 +129,7 @@ static void test_shorten(void **state)
 	assert_shortened("(anonymous namespace)::f(int)", 8, "…f(…)");
 }
 
-/* --- keys --------------------------------------------------------------------------------- */
+/* --- keys ---------------------------------------------------------------------------------- */
 
 static void test_keys(void **state)
 {
@@ -198,7 +198,7 @@ static void test_numbers(void **state)
 	assert_true(strlen(text) > 0);
 }
 
-/* --- profiles as data --------------------------------------------------------------------- */
+/* --- profiles as data ---------------------------------------------------------------------- */
 
 static uint32_t frame(struct cprof_profile *p, const char *name)
 {
