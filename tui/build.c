@@ -125,10 +125,11 @@ static struct cprof_error *fetch_window(struct cprof_worker *worker, enum cprof_
 					uint64_t window_ns, struct cprof_profile **profile)
 {
 	struct cprof_source *source = worker->source;
-	bool must = worker->now.frozen || worker->named;
+	bool must = worker->now.frozen || worker->named || worker->config->rows;
 	bool named = must || worker->frame >= worker->names_from;
 	uint64_t before = cprof_now_ns();
 
+	/* A script gets the same screen each time. */
 	CPROF_TRY(source->ops->window(source, cprof_worker_kind(worker, view), window_ns, !named,
 				      profile));
 	if (named && !must && cprof_now_ns() - before > NAMING_LONG_NS)

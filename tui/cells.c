@@ -211,6 +211,26 @@ void cprof_cells_fill(struct cprof_cells *cells, int row, int column, int width,
 
 /* --- names --------------------------------------------------------------------------------- */
 
+/* Of the brackets and the like that are an operator's name, the longest that fits. */
+static size_t operator_length(const char *text)
+{
+	static const char *const names[] = {"()", "<<=", ">>=", "<=>", "->*", "<<",
+					    ">>", "<=",  ">=",  "->",  "<",   ">"};
+
+	for (size_t i = 0; i < CPROF_COUNT(names); i++)
+		if (!strncmp(text, names[i], strlen(names[i])))
+			return strlen(names[i]);
+	return 0;
+}
+
+/* "<8>", "(x)": there is nothing to be gained. */
+static bool short_inside(const char *open, char close)
+{
+	const char *end = strpbrk(open + 1, "<>()");
+
+	return end && *end == close && end - open <= 3;
+}
+
 /* Copies, with what stands between `open` and its `close` at the outermost level replaced. An
  * operator's own characters (operator<, operator->, operator()) are no brackets. */
 static void fold_brackets(const char *name, char open, char close, const char *ellipsis, char *out,
@@ -222,17 +242,21 @@ static void fold_brackets(const char *name, char open, char close, const char *e
 
 	for (const char *next = name; *next && used + 8 < size;) {
 		if (!strncmp(next, word, sizeof(word) - 1)) {
-			size_t length = sizeof(word) - 1;
+			size_t length = sizeof(word) - 1 + operator_length(next + sizeof(word) - 1);
 
-			length += strspn(next + length, "<>-=()");
-			if (next[length - 1] == '(' && length > sizeof(word))
-				length--; /* of the parameters */
 			if (!depth) {
 				length = CPROF_MIN(length, size - used - 8);
 				memcpy(out + used, next, length);
 				used += length;
 			}
 			next += length;
+			continue;
+		}
+		if (*next == open && !depth && short_inside(next, close)) {
+			do
+				out[used++] = *next++;
+			while (*next != close);
+			out[used++] = *next++;
 			continue;
 		}
 		if (*next == open && !depth++) {
@@ -275,6 +299,8 @@ static const char *skip_part(const char *name)
 	return name;
 }
 
+#define TAIL_LEAST 9
+
 /* The first columns of a text, then the ellipsis. */
 static void cut(const char *text, int width, bool utf8, const char *ellipsis, char *out,
 		size_t size)
@@ -301,6 +327,7 @@ void cprof_text_shorten(const char *name, int width, bool utf8, char *out, size_
 	const char *ellipsis = utf8 ? "…" : "..";
 	char parameters[1024], arguments[1024];
 	const char *part;
+	int room;
 
 	snprintf(out, size, "%s", name);
 	if (cprof_text_width(name, utf8) <= width)
@@ -317,8 +344,18 @@ void cprof_text_shorten(const char *name, int width, bool utf8, char *out, size_
 	for (part = arguments; part != last_part(arguments);) {
 		part = skip_part(part);
 		snprintf(out, size, "%s%s", ellipsis, part);
-		if (cprof_text_width(out, utf8) <= width)
-			return;
+		if (cprof_text_width(out, utf8) > width)
+			continue;
+		/* Room for the end of the part before? It tells iterators apart, say. */
+		room = width - cprof_text_width(out, utf8);
+		if (room > TAIL_LEAST && part - arguments > room) {
+			while (room-- > 0)
+				part--;
+			while ((*part & 0xc0) == 0x80)
+				part++;
+			snprintf(out, size, "%s%s", ellipsis, part);
+		}
+		return;
 	}
 	cut(part, width, utf8, ellipsis, out, size);
 }

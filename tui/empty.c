@@ -62,6 +62,14 @@ static void draw_off(struct cprof_ui *ui, const struct cprof_model *model)
 						: "Enter attaches the agent");
 }
 
+static bool has_other_values(const struct cprof_model *model)
+{
+	for (size_t i = 0; model->analysis && i < model->profile->type_count; i++)
+		if (model->analysis->totals[i])
+			return true;
+	return false;
+}
+
 /* What to try where there are no rows. */
 static const char *advice(const struct cprof_ui *ui, const struct cprof_model *model)
 {
@@ -77,6 +85,8 @@ static const char *advice(const struct cprof_ui *ui, const struct cprof_model *m
 		return "no samples: the process has not run in this time (+ longer window, 4 where "
 		       "it "
 		       "waits, 5 its threads)";
+	if (model->view == CPROF_VIEW_HEAP && has_other_values(model))
+		return "nothing that was sampled is held any more (i: what has been allocated)";
 	if (model->view == CPROF_VIEW_HEAP)
 		return "nothing was sampled yet of what has been allocated since the agent came";
 	if (model->view == CPROF_VIEW_MEMTRACE)

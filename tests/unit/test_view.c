@@ -125,7 +125,9 @@ static void test_shorten(void **state)
 	assert_shortened("a::operator<(int, int)", 16, "a::operator<(…)");
 	assert_shortened("a::b::operator()(int, char) const", 25, "a::b::operator()(…) const");
 	assert_shortened("operator<< <char>(std::ostream&, char)", 25, "operator<< <char>(…)");
-	assert_shortened("a<b<c>>::d<e>(f)", 9, "…d<…>(…)");
+	assert_shortened("a<b<c>>::d<e>(f)", 9, "…d<e>(f)");
+	assert_shortened("operator()<unsigned int, std::less<int> >", 20, "operator()<…>");
+	assert_shortened("operator-<unsigned int*, int*>", 20, "operator-<…>");
 	assert_shortened("(anonymous namespace)::f(int)", 8, "…f(…)");
 }
 
