@@ -70,10 +70,9 @@ static void remember(struct cprof_growth *growth, const struct cprof_model *mode
 	if (!look.rows)
 		return;
 	for (size_t i = 0; i < analysis->count; i++)
-		if (analysis->rows[i].flat[model->type])
-			look.rows[look.count++] =
-				(struct seen){hash_of(analysis->rows[i].name),
-					      analysis->rows[i].flat[model->type]};
+		if (analysis->rows[i].cum[model->type])
+			look.rows[look.count++] = (struct seen){hash_of(analysis->rows[i].name),
+								analysis->rows[i].cum[model->type]};
 	qsort(look.rows, look.count, sizeof(*look.rows), by_name);
 	if (growth->count == LOOKS)
 		forget(growth, 1);
@@ -101,7 +100,7 @@ void cprof_growth_step(struct cprof_growth *growth, struct cprof_model *model, u
 			bsearch(&key, old->rows, old->count, sizeof(key), by_name);
 
 		model->growth[i] =
-			(double)(analysis->rows[i].flat[model->type] - (found ? found->value : 0)) /
+			(double)(analysis->rows[i].cum[model->type] - (found ? found->value : 0)) /
 			((double)(now_ns - old->when_ns) / 1e9);
 	}
 	remember(growth, model, now_ns);

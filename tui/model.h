@@ -105,7 +105,8 @@ struct cprof_model {
 	const char *output_unit; /* of the table */
 	int64_t whole;    /* the sum of all values, those that the filter leaves out among them */
 	bool *matches;    /* one a row; NULL: all do */
-	double *growth;   /* heap: one a row, in the unit of the type a second; NULL unknown */
+	double *growth;   /* heap: of cum, one a row, in the unit of the type a second; NULL unknown
+			   */
 	uint64_t span_ns; /* that the profile is about, 0 unknown */
 	bool unnamed;     /* some symbols are still being looked up */
 	char base[64];    /* "baseline of 12:01:02", "" none */

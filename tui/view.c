@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 
 #define PENDING_MS      300 /* what takes longer is told */
@@ -134,10 +135,18 @@ static bool take_keys(struct view *view, const struct pollfd *terminal, bool *an
 	return got;
 }
 
+/* A key shall be answered at once also where the process takes all CPUs: this thread needs next to
+ * none. Without permission it goes without. */
+static void go_first(void)
+{
+	setpriority(PRIO_PROCESS, (id_t)gettid(), -10);
+}
+
 static void run_terminal(struct view *view)
 {
 	bool anew = true, dirty = true;
 
+	go_first();
 	while (!view->ui.quit) {
 		struct pollfd fds[] = {
 			{.fd = STDIN_FILENO, .events = POLLIN},

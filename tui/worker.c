@@ -8,7 +8,7 @@
 #include <time.h>
 
 /* The first pictures come sooner: there are few samples, but every one is news. */
-static const uint64_t early_ns[] = {250000000, 500000000};
+static const uint64_t early_ns[] = {100000000, 200000000, 350000000, 600000000};
 
 /* Making a model shall cost no more than this share of a CPU: where it is much work, it is done
  * less often. */
