@@ -257,7 +257,7 @@ static void threads_text(const struct cprof_model *model, char *text, size_t siz
 				       model->thread_count == 1 ? "" : "s");
 	const char *separator = ": ";
 
-	for (char state = 'A'; state <= 'z'; state++) {
+	for (int state = 'A'; state <= 'z'; state++) {
 		size_t count = 0;
 
 		for (size_t i = 0; i < model->thread_count; i++)

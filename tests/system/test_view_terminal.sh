@@ -60,7 +60,7 @@ t resize-window -x 1 -y 1
 sleep 0.3
 t resize-window -x 60 -y 12
 await_picture "a small screen" '\[1 CPU\]'
-wait_for $patience lacks 'sum%' && pass || fail "still wide" picture
+if wait_for $patience lacks 'sum%'; then pass; else fail "still wide" picture; fi
 t resize-window -x 80 -y 24
 t send-keys '?'
 await_picture "help" 'this help|more below'
