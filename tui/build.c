@@ -375,16 +375,41 @@ static struct cprof_error *take_stack(struct cprof_worker *worker)
 	const struct cprof_want *want = &worker->now;
 	struct cprof_source *source = worker->source;
 	uint64_t now = cprof_now_ns();
+	struct cprof_dump *dump;
+	struct cprof_error *error;
 
 	if (worker->dump && worker->dump_tid == want->stack_tid &&
 	    (want->frozen || worker->ended || now - worker->dump_ns < STACK_EVERY_NS))
 		return NULL;
 	if (!source->ops->dump)
 		return cprof_error_create(CPROF_FAILED, NULL, "there are no stacks here");
-	cprof_dump_destroy(cprof_take(worker->dump));
+	error = source->ops->dump(source, (pid_t)want->stack_tid, &dump);
+	if (error && worker->dump && worker->dump_tid == want->stack_tid) {
+		cprof_error_destroy(error); /* the last one stays */
+		return NULL;
+	}
+	CPROF_TRY(error);
+	cprof_dump_destroy(worker->dump);
+	worker->dump = dump;
 	worker->dump_tid = want->stack_tid;
 	worker->dump_ns = now;
-	return source->ops->dump(source, (pid_t)want->stack_tid, &worker->dump);
+	return NULL;
+}
+
+/* Of a process that has ended the last list stays. */
+static struct cprof_error *read_threads(struct cprof_worker *worker)
+{
+	struct cprof_source_threads *threads;
+	struct cprof_error *error = worker->source->ops->threads(worker->source, &threads);
+
+	if (error && worker->threads) {
+		cprof_error_destroy(error);
+		return NULL;
+	}
+	CPROF_TRY(error);
+	cprof_source_threads_destroy(worker->threads);
+	worker->threads = threads;
+	return NULL;
 }
 
 static struct cprof_error *make_threads(struct cprof_worker *worker, struct cprof_model *model,
@@ -399,11 +424,7 @@ static struct cprof_error *make_threads(struct cprof_worker *worker, struct cpro
 		return NULL;
 	}
 	if (!worker->threads || (due && !want->frozen)) {
-		struct cprof_source_threads *threads;
-
-		CPROF_TRY(worker->source->ops->threads(worker->source, &threads));
-		cprof_source_threads_destroy(worker->threads);
-		worker->threads = threads;
+		CPROF_TRY(read_threads(worker));
 	}
 	CPROF_TRY(cprof_model_live_threads(model, worker->threads));
 	if (want->page != CPROF_PAGE_STACK)

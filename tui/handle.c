@@ -237,8 +237,11 @@ static unsigned click(struct cprof_ui *ui, const struct cprof_key *key)
 		cprof_flame_click(ui, key->row, key->column);
 		return CPROF_CHANGED_SCREEN;
 	}
-	if (row < cprof_rows_count(ui))
-		cprof_rows_select(ui, row);
+	if (row >= cprof_rows_count(ui))
+		return CPROF_CHANGED_NOTHING;
+	if (row == level->selected)
+		return enter(ui); /* a second click */
+	cprof_rows_select(ui, row);
 	return CPROF_CHANGED_SCREEN;
 }
 

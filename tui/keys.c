@@ -91,7 +91,7 @@ const struct cprof_binding cprof_bindings[] = {
 	{CPROF_REQUEST_CLICK,
 	 "mouse",
 	 NULL,
-	 "click: select, sort, choose a view; wheel: scroll",
+	 "click: select, again: Enter; sort, choose a view; wheel: scroll",
 	 {CPROF_KEY_CLICK}},
 	{CPROF_REQUEST_SCROLL_UP, "", NULL, NULL, {CPROF_KEY_WHEEL_UP}},
 	{CPROF_REQUEST_SCROLL_DOWN, "", NULL, NULL, {CPROF_KEY_WHEEL_DOWN}},

@@ -102,6 +102,21 @@ void cprof_ui_ask(struct cprof_ui *ui)
 	ui->asked_ns = cprof_now_ns();
 }
 
+/* In the choice of a thread the same one stays selected, wherever it is now. */
+static void keep_chosen(struct cprof_ui *ui, const struct cprof_model *model)
+{
+	const struct cprof_view_thread *chosen;
+
+	if (ui->dialog != CPROF_DIALOG_THREAD || !ui->dialog_selected || !ui->model ||
+	    (size_t)ui->dialog_selected > ui->model->thread_count)
+		return;
+	chosen = &ui->model->threads[ui->dialog_selected - 1];
+	for (size_t i = 0; i < model->thread_count; i++)
+		if (model->threads[i].tid == chosen->tid &&
+		    !strcmp(model->threads[i].name, chosen->name))
+			ui->dialog_selected = (int)i + 1;
+}
+
 bool cprof_ui_receive(struct cprof_ui *ui)
 {
 	struct cprof_model *model = cprof_worker_take(ui->worker);
@@ -109,6 +124,7 @@ bool cprof_ui_receive(struct cprof_ui *ui)
 
 	if (!model)
 		return news;
+	keep_chosen(ui, model);
 	if (ui->model)
 		cprof_worker_give_back(ui->worker, ui->model);
 	ui->model = model;
