@@ -168,6 +168,7 @@ struct gaps {
 	uint64_t anchor; /* where the libc's code is, 0 unknown */
 	uint64_t end;    /* of the mapping before */
 	bool heap;       /* that mapping is the brk heap, which grows into the gap */
+	bool large_only;
 	uint64_t best;
 	uint64_t best_distance;
 };
@@ -193,7 +194,8 @@ static void see_gap(struct gaps *gaps, uint64_t start)
 	uint64_t base;
 	uint64_t distance;
 
-	if (size < CPROF_AGENT_FILE_SIZE + 2 * MARGIN || (gaps->heap && size < LARGE))
+	if (size < CPROF_AGENT_FILE_SIZE + 2 * MARGIN ||
+	    ((gaps->heap || gaps->large_only) && size < LARGE))
 		return;
 	base = size >= LARGE ? end - BELOW - gaps->attempt % 32 * STRIDE
 			     : gaps->end + (size - CPROF_AGENT_FILE_SIZE) / 2;
@@ -222,10 +224,16 @@ static struct cprof_error *see_mapping(void *context, const struct cprof_mapping
 struct cprof_error *cprof_place_choose(const struct cprof_target *target, unsigned attempt,
 				       uint64_t *base)
 {
-	struct gaps gaps = {.attempt = attempt, .end = ADDRESS_MIN};
+	/* Small gaps are where threads' stacks come and go. */
+	struct gaps gaps = {.attempt = attempt, .end = ADDRESS_MIN, .large_only = attempt > 1};
 
 	CPROF_TRY(cprof_target_maps(target, see_libc, &gaps));
 	CPROF_TRY(cprof_target_maps(target, see_mapping, &gaps));
+	if (!gaps.best && gaps.large_only) {
+		gaps.large_only = false;
+		gaps.end = ADDRESS_MIN;
+		CPROF_TRY(cprof_target_maps(target, see_mapping, &gaps));
+	}
 	if (!gaps.best)
 		return cprof_error_create(CPROF_DENIED, NULL,
 					  "pid %d: no room in its address space",

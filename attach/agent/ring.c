@@ -192,15 +192,15 @@ struct draft {
 	struct ring ring;
 	struct cprof_agent_record *record;
 	uint64_t position;
-	uint32_t tid;
 	uint64_t known; /* bytes of stack that may be read by plain loads, 0: not known */
 	uint64_t room;  /* for the stack */
+	uint32_t tid;
 };
 
 static struct draft draft_of(const struct call *call, struct ring ring)
 {
-	uint64_t most = SHARED->stack_max & ~7u;
 	struct draft draft = {.ring = ring, .tid = tid_of(call, true)};
+	uint64_t most = SHARED->stack_max & ~7u;
 
 	if (most > CPROF_AGENT_STACK_MAX)
 		most = CPROF_AGENT_STACK_MAX;
@@ -212,19 +212,20 @@ static struct draft draft_of(const struct call *call, struct ring ring)
 /* False: there is no room. */
 static bool draft_begin(struct draft *draft, const struct call *call, bool wait, uint64_t address)
 {
+	uint64_t known = draft->known;
 	uint64_t length = draft->room;
-	struct cprof_agent_record *record = reserve(
-		&draft->ring, wait, (uint32_t)(sizeof(*record) + draft->room), &draft->position);
+	struct cprof_agent_record *record =
+		reserve(&draft->ring, wait, (uint32_t)(sizeof(*record) + length), &draft->position);
 
 	if (!record)
 		return false;
 	fill(record, call, draft->tid, address);
-	if (draft->known)
+	if (known)
 		copy(record + 1, (const void *)call->sp, length);
 	else
 		length = read_stack(call, draft->tid, record + 1, length);
 	record->stack_length = (uint32_t)length;
-	record->cut = draft->known ? draft->known > length : length == draft->room;
+	record->cut = known ? known > length : length == draft->room;
 	draft->record = record;
 	return true;
 }
@@ -251,12 +252,12 @@ static void count_dropped(const struct call *call)
 		ADD(&SHARED->dropped_bytes, call->size);
 }
 
-static void put_seen(const struct call *call, const struct draft *draft, uint64_t address,
-		     uint32_t stack)
+static void put_seen(const struct call *call, uint32_t tid, uint64_t address, uint32_t stack)
 {
+	const struct ring ring = heap_ring();
 	uint64_t position;
 	struct cprof_agent_record *record =
-		reserve(&draft->ring, true, CPROF_AGENT_RECORD_MIDDLE, &position);
+		reserve(&ring, true, CPROF_AGENT_RECORD_MIDDLE, &position);
 
 	if (!record) {
 		count_dropped(call);
@@ -264,12 +265,12 @@ static void put_seen(const struct call *call, const struct draft *draft, uint64_
 	}
 	record->type = CPROF_AGENT_RECORD_SEEN;
 	record->function = (uint16_t)call->function;
-	record->tid = draft->tid;
+	record->tid = tid;
 	record->address = address;
 	record->id = stack;
 	record->size = call->size;
 	ADD(&SHARED->allocs, 1);
-	stamp(&draft->ring, position, CPROF_AGENT_RECORD_MIDDLE, CPROF_AGENT_STAMP_DONE);
+	stamp(&ring, position, CPROF_AGENT_RECORD_MIDDLE, CPROF_AGENT_STAMP_DONE);
 }
 
 void cprof_agent_ring_alloc(struct call *call, uint64_t address, uint64_t *key)
@@ -278,7 +279,7 @@ void cprof_agent_ring_alloc(struct call *call, uint64_t address, uint64_t *key)
 	uint32_t stack;
 
 	if (call->exact && draft.known && cprof_agent_seen_find(call, draft.room, &stack)) {
-		put_seen(call, &draft, address, stack);
+		put_seen(call, draft.tid, address, stack);
 		return;
 	}
 	if (!draft_begin(&draft, call, call->exact, address)) {

@@ -279,38 +279,6 @@ struct cprof_agent_bucket {
 };
 
 /*
- * Rate 1: stacks that the profiler has unwound before, in place of the live table, which that rate
- * has no use for. A call with this pc and sp, the same in those registers that are in `mask`, and
- * the same words where its unwinding looked, has the same stack: its record only says which (SEEN).
- *
- * The profiler alone writes: an entry before it is linked into its bucket, and never again until
- * all are forgotten: sequence + 1 (odd), heads cleared, sequence + 2. A reader that finds another
- * sequence afterwards may have compared anything, and has found nothing.
- */
-struct cprof_agent_seen {
-	uint64_t pc;
-	uint64_t sp;
-	uint64_t registers[6]; /* rbx rbp r12 r13 r14 r15 */
-	uint32_t mask;         /* bit i: registers[i] matters */
-	uint32_t next;         /* in its bucket: as in `heads` */
-	uint32_t stack;        /* the profiler's number of it */
-	uint32_t count;        /* of words */
-	uint32_t length;       /* bytes of stack that there must be … */
-	uint32_t whole;        /* … 1: so many that a record could carry, neither more nor less */
-	uint64_t words[]; /* value in the lower 48 bits, above it its place: distance from sp / 8 */
-};
-#define CPROF_AGENT_SEEN_BITS 13
-#define CPROF_AGENT_SEEN_AREA                                                                      \
-	(CPROF_AGENT_BUCKETS * sizeof(struct cprof_agent_bucket) - (4u << CPROF_AGENT_SEEN_BITS))
-#define CPROF_AGENT_SEEN_CHAIN 16u /* entries of a bucket that are looked at */
-
-struct cprof_agent_seen_table {
-	/* of entries: offset in the area / 8 + 1, 0: none; bucket: from pc + sp * 3 by HASH */
-	uint32_t heads[1u << CPROF_AGENT_SEEN_BITS];
-	uint64_t area[CPROF_AGENT_SEEN_AREA / 8];
-};
-
-/*
  * Contention. A thread that finds its lock taken is timed, one in `every` of its bucket's: it then
  * has an entry in the bucket until it has the lock. Whoever unlocks while there are entries for the
  * lock is charged with what they have waited since the last who was (`charged_ns`), and leaves its
@@ -349,6 +317,38 @@ enum cprof_agent_wait_state {
 };
 
 #define CPROF_AGENT_LOCK_RING_SIZE (512u << 10)
+
+/*
+ * Rate 1: stacks that the profiler has unwound before, in place of the live table, which that rate
+ * has no use for. A call with this pc and sp, the same in those registers that are in `mask`, and
+ * the same words where its unwinding looked, has the same stack: its record only says which (SEEN).
+ *
+ * The profiler alone writes: an entry before it is linked into its bucket, and never again until
+ * all are forgotten: sequence + 1 (odd), heads cleared, sequence + 2. A reader that finds another
+ * sequence afterwards may have compared anything, and has found nothing.
+ */
+struct cprof_agent_seen {
+	uint64_t pc;
+	uint64_t sp;
+	uint64_t registers[6]; /* rbx rbp r12 r13 r14 r15 */
+	uint32_t mask;         /* bit i: registers[i] matters */
+	uint32_t next;         /* in its bucket: as in `heads` */
+	uint32_t stack;        /* the profiler's number of it */
+	uint32_t count;        /* of words */
+	uint32_t length;       /* bytes of stack that there must be … */
+	uint32_t whole;        /* … 1: so many that a record could carry, neither more nor less */
+	uint64_t words[]; /* value in the lower 48 bits, above it its place: distance from sp / 8 */
+};
+#define CPROF_AGENT_SEEN_BITS 13
+#define CPROF_AGENT_SEEN_AREA                                                                      \
+	(CPROF_AGENT_BUCKETS * sizeof(struct cprof_agent_bucket) - (4u << CPROF_AGENT_SEEN_BITS))
+#define CPROF_AGENT_SEEN_CHAIN 16u /* entries of a bucket that are looked at */
+
+struct cprof_agent_seen_table {
+	/* of entries: offset in the area / 8 + 1, 0: none; bucket: from pc + sp * 3 by HASH */
+	uint32_t heads[1u << CPROF_AGENT_SEEN_BITS];
+	uint64_t area[CPROF_AGENT_SEEN_AREA / 8];
+};
 
 #define CPROF_AGENT_RING_SIZE (4u << 20)
 #define CPROF_AGENT_STACK_MAX 32768u /* `stack_max` is cut to it */
@@ -505,8 +505,8 @@ struct cprof_agent_got {
 	uint16_t type;
 	uint16_t function;
 	uint32_t tid;
+	uint64_t id; /* of its WAIT record */
 	uint64_t address;
-	uint64_t id;       /* of its WAIT record */
 	uint64_t delay_ns; /* all of it; without what the agent itself took */
 	uint64_t tail_ns;  /* of it, what no UNLOCK record is charged with … */
 	uint64_t unlock;   /* … but this one shall be: the last, 0 none was seen */
@@ -579,11 +579,11 @@ _Static_assert(__builtin_offsetof(struct cprof_agent_shared, head) == 128, "");
 _Static_assert(sizeof(struct cprof_agent_call) == 128, "");
 _Static_assert(sizeof(struct cprof_agent_order) == 32, "");
 _Static_assert(sizeof(struct cprof_agent_record) == 128, "");
+_Static_assert(sizeof(struct cprof_agent_got) == 56, "");
+_Static_assert(__builtin_offsetof(struct cprof_agent_shared, waiting) == 4096, "");
 _Static_assert(CPROF_AGENT_RECORD_SHORT == 24 && CPROF_AGENT_RECORD_MIDDLE == 40, "");
 _Static_assert(sizeof(struct cprof_agent_seen) == 88, "");
 _Static_assert(CPROF_AGENT_STACK_MAX / 8 <= 1u << 16, "places in a stack");
-_Static_assert(sizeof(struct cprof_agent_got) == 56, "");
-_Static_assert(__builtin_offsetof(struct cprof_agent_shared, waiting) == 4096, "");
 _Static_assert(sizeof(struct cprof_agent_header) <= 1024, "");
 _Static_assert(sizeof(struct cprof_agent_config) <= CPROF_AGENT_CONTROL - CPROF_AGENT_CONFIG, "");
 _Static_assert(sizeof(struct cprof_agent_private) <= CPROF_AGENT_PRIVATE_SIZE, "");

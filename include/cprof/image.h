@@ -177,6 +177,9 @@ struct cprof_error *cprof_image_names(struct cprof_image *image, const uint64_t 
 				      size_t count, unsigned flags, struct cprof_names *names);
 void cprof_names_deinit(struct cprof_names *names);
 
+/* The bounds of the function's symbol that covers an address; false: there is none. */
+bool cprof_image_function(struct cprof_image *image, uint64_t address, uint64_t *start,
+			  uint64_t *end);
 /* The variable (data symbol) that covers an address: its name, demangled, not safe to show, cut to
  * `size`, and where it starts. Reads whole symbol tables: for a few addresses. */
 bool cprof_image_variable(const struct cprof_image *image, uint64_t address, char *name,

@@ -15,7 +15,7 @@
 struct cprof_listing_row {
 	int64_t line;     /* source: its number; code: the source line it comes from, 0 unknown */
 	uint64_t address; /* code: as in the file; source: 0 */
-	int64_t flat;     /* in the unit of the value type */
+	int64_t flat;     /* in the unit of the value type; code: of what is inlined there, too */
 	int64_t cum;
 	const char *text; /* the line, or the instruction ("mov (%rdi),%rax") */
 };

@@ -21,12 +21,25 @@ struct cprof_report_options {
 	bool cum;  /* sort by cum */
 	int count; /* rows; 0: the default (all that is not dropped), -1: all */
 	enum cprof_report_by by;
+	const char *source_path; /* for list: directories, ':' between, NULL none */
 	bool difference; /* something was subtracted: its comments do not hold for what is left */
 };
 
 /* The table of `pprof -top`: header, "Dropped N nodes", flat flat% sum% cum cum% name. */
 struct cprof_error *cprof_report_top(const struct cprof_profile *profile,
 				     const struct cprof_report_options *options, FILE *out);
+/* Functions with callers and callees, as `pprof -tree`; those that match a regular expression
+ * (POSIX extended), as `pprof -peek`. */
+struct cprof_error *cprof_report_tree(const struct cprof_profile *profile,
+				      const struct cprof_report_options *options, FILE *out);
+struct cprof_error *cprof_report_peek(const struct cprof_profile *profile, const char *pattern,
+				      const struct cprof_report_options *options, FILE *out);
+/* Every stack with its labels, as `pprof -traces`. */
+struct cprof_error *cprof_report_traces(const struct cprof_profile *profile,
+					const struct cprof_report_options *options, FILE *out);
+/* Source lines of the functions that match, with their cost, as `pprof -list`. */
+struct cprof_error *cprof_report_list(const struct cprof_profile *profile, const char *pattern,
+				      const struct cprof_report_options *options, FILE *out);
 /* One JSON object: {"types":[…],"samples":[{"values","labels","frames"}]}. */
 struct cprof_error *cprof_report_json(const struct cprof_profile *profile, FILE *out);
 /* One line a stack: root;…;leaf VALUE (the selected value type). */

@@ -37,9 +37,73 @@ struct cprof_error *cprof_format_profile(const struct cprof_profile *profile,
 	return error;
 }
 
-static struct cprof_error *format_locks(const struct cprof_profile *profile, bool json,
-					const struct cprof_report_options *report, void **bytes,
-					size_t *length)
+/* A view that only `report` has: of one file, perhaps with a pattern. */
+struct view {
+	const char *name;
+	enum cprof_format format; /* of those that `record -f` writes too */
+	struct cprof_error *(*report)(const struct cprof_profile *profile,
+				      const struct cprof_report_options *options, FILE *out);
+	struct cprof_error *(*matching)(const struct cprof_profile *profile, const char *pattern,
+					const struct cprof_report_options *options, FILE *out);
+	struct cprof_error *(*json)(const struct cprof_profile *profile,
+				    const struct cprof_report_options *options, FILE *out);
+};
+
+static const struct view views[] = {
+	{"top", CPROF_FORMAT_TEXT, NULL, NULL, NULL},
+	{"folded", CPROF_FORMAT_FOLDED, NULL, NULL, NULL},
+	{"tree", CPROF_FORMAT_TEXT, cprof_report_tree, NULL, NULL},
+	{"peek", CPROF_FORMAT_TEXT, NULL, cprof_report_peek, NULL},
+	{"list", CPROF_FORMAT_TEXT, NULL, cprof_report_list, NULL},
+	{"traces", CPROF_FORMAT_TEXT, cprof_report_traces, NULL, NULL},
+	{"locks", CPROF_FORMAT_TEXT, cprof_report_locks, NULL, cprof_report_locks_json},
+};
+
+static const struct view *find_view(const char *name)
+{
+	for (size_t i = 0; i < CPROF_COUNT(views); i++)
+		if (!strcmp(views[i].name, name))
+			return &views[i];
+	return NULL;
+}
+
+static struct cprof_error *choose(const struct cprof_options *options, const struct view **view,
+				  const char **pattern, const char **file)
+{
+	size_t count = options->argument_count;
+
+	*view = find_view(count > 1 ? options->arguments[0] : "top");
+	*pattern = NULL;
+	if (!count)
+		return cprof_usage_error(options->verb, "report: which file?");
+	if (!*view)
+		return cprof_usage_error(options->verb,
+					 "report %s: there is no such view (there are top, tree, "
+					 "peek, list, traces, folded, locks)",
+					 options->arguments[0]);
+	*file = options->arguments[count - 1];
+	if (count == 1 && find_view(*file) && access(*file, F_OK))
+		return cprof_usage_error(options->verb, "report %s: which file?", *file);
+	if ((*view)->matching && count < 3)
+		return cprof_usage_error(
+			options->verb, "report %s: which functions, in which file?", (*view)->name);
+	if (count > ((*view)->matching ? 3 : 2))
+		return cprof_usage_error(options->verb, "report: one file at a time");
+	if ((*view)->matching)
+		*pattern = options->arguments[1];
+	if (!(*view)->report && !(*view)->matching)
+		return NULL;
+	if (options->format >= 0 && options->format != CPROF_FORMAT_TEXT &&
+	    !((*view)->json && options->format == CPROF_FORMAT_JSON))
+		return cprof_usage_error(options->verb, "report %s: as text%s only", (*view)->name,
+					 (*view)->json ? " or json" : "");
+	return NULL;
+}
+
+static struct cprof_error *format_view(const struct cprof_profile *profile, const struct view *view,
+				       const char *pattern, bool json,
+				       const struct cprof_report_options *report, void **bytes,
+				       size_t *length)
 {
 	struct cprof_error *error;
 	char *text = NULL;
@@ -47,8 +111,12 @@ static struct cprof_error *format_locks(const struct cprof_profile *profile, boo
 
 	if (!out)
 		return cprof_error_nomem();
-	error = json ? cprof_report_locks_json(profile, report, out)
-		     : cprof_report_locks(profile, report, out);
+	if (view->matching)
+		error = view->matching(profile, pattern, report, out);
+	else if (json)
+		error = view->json(profile, report, out);
+	else
+		error = view->report(profile, report, out);
 	if (fclose(out) && !error)
 		error = cprof_error_nomem();
 	if (error)
@@ -56,45 +124,6 @@ static struct cprof_error *format_locks(const struct cprof_profile *profile, boo
 	else
 		*bytes = text;
 	return error;
-}
-
-enum view { VIEW_TOP, VIEW_FOLDED, VIEW_LOCKS };
-static const char *const views[] = {"top", "folded", "locks"};
-
-/* CPROF_COUNT(views) if there is none. */
-static size_t find_view(const char *name)
-{
-	size_t view = 0;
-
-	while (view < CPROF_COUNT(views) && strcmp(name, views[view]) != 0)
-		view++;
-	return view;
-}
-
-static struct cprof_error *choose(const struct cprof_options *options, const char **file,
-				  enum view *view, enum cprof_format *format)
-{
-	const char *name = options->argument_count == 2 ? options->arguments[0] : "top";
-
-	if (options->argument_count > 2)
-		return cprof_usage_error(options->verb, "report: one file at a time");
-	*view = (enum view)find_view(name);
-	if (*view == CPROF_COUNT(views))
-		return cprof_usage_error(
-			options->verb,
-			"report %s: there is no such view (there are top, folded, locks)", name);
-	if (!options->argument_count)
-		return cprof_usage_error(options->verb, "report: which file?");
-	*file = options->arguments[options->argument_count - 1];
-	if (options->argument_count == 1 && find_view(*file) < CPROF_COUNT(views) &&
-	    access(*file, F_OK))
-		return cprof_usage_error(options->verb, "report %s: which file?", *file);
-	*format = *view == VIEW_FOLDED ? CPROF_FORMAT_FOLDED : CPROF_FORMAT_TEXT;
-	if (options->format >= 0 && options->format != CPROF_FORMAT_TEXT)
-		*format = (enum cprof_format)options->format;
-	if (*view == VIEW_LOCKS && *format != CPROF_FORMAT_TEXT && *format != CPROF_FORMAT_JSON)
-		return cprof_usage_error(options->verb, "report locks: as text or json only");
-	return NULL;
 }
 
 /* Without --base: the file as it is. */
@@ -125,24 +154,29 @@ struct cprof_error *cprof_verb_report(const struct cprof_options *options, int *
 		.ignore = options->ignore,
 		.cum = options->cum,
 		.by = (enum cprof_report_by)options->by,
+		.source_path = options->source_path,
 		.difference = options->base != NULL,
 	};
 	struct cprof_profile *profile = NULL;
 	CPROF_AUTO_FREE void *bytes = NULL;
 	struct cprof_error *error;
-	enum cprof_format format = CPROF_FORMAT_TEXT;
-	enum view view = VIEW_TOP;
+	const struct view *view;
+	enum cprof_format format;
+	const char *pattern;
 	const char *file = NULL;
 	size_t length;
 
 	*status = CPROF_OK;
 	if (options->rows != UINT64_MAX)
 		report.count = options->rows ? (int)options->rows : -1;
-	CPROF_TRY(choose(options, &file, &view, &format));
+	CPROF_TRY(choose(options, &view, &pattern, &file));
+	format = view->format;
+	if (options->format >= 0 && options->format != CPROF_FORMAT_TEXT)
+		format = (enum cprof_format)options->format;
 	CPROF_TRY(read_profile(options, file, &profile));
-	if (view == VIEW_LOCKS)
-		error = format_locks(profile, format == CPROF_FORMAT_JSON, &report, &bytes,
-				     &length);
+	if (view->report || view->matching)
+		error = format_view(profile, view, pattern, format == CPROF_FORMAT_JSON, &report,
+				    &bytes, &length);
 	else
 		error = cprof_format_profile(profile, format, &report, &bytes, &length);
 	cprof_profile_destroy(profile);

@@ -253,7 +253,7 @@ static void relieve(struct cprof_heap *heap, bool pressed)
 
 double cprof_heap_drain(struct cprof_heap *heap)
 {
-	double full = cprof_heap_ring_begin(&heap->ring);
+	double full = cprof_agent_ring_begin(&heap->ring);
 	struct cprof_heap_record record;
 	bool dropped;
 

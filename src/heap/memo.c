@@ -83,21 +83,6 @@ void cprof_heap_memo_flush(struct cprof_heap_memo *memo)
 	cprof_heap_seen_clear(&memo->seen);
 }
 
-void cprof_heap_registers(const struct cprof_agent_record *record, struct cprof_regs *regs)
-{
-	*regs = (struct cprof_regs){.known = MASK_FRAME, .returned = true};
-	regs->value[CPROF_REG_PC] = record->pc;
-	regs->value[CPROF_REG_SP] = record->sp;
-	regs->value[CPROF_REG_BP] = record->rbp;
-	regs->value[3] = record->rbx;
-	regs->value[12] = record->r12;
-	regs->value[13] = record->r13;
-	regs->value[14] = record->r14;
-	regs->value[15] = record->r15;
-	for (size_t i = 0; i < KEY_COUNT; i++)
-		regs->known |= 1u << key_registers[i];
-}
-
 static struct entry *entry_at(const struct cprof_heap_memo *memo, uint32_t offset)
 {
 	return (struct entry *)(memo->arena + offset);
@@ -114,7 +99,7 @@ static bool same_registers(const struct entry *entry, const struct cprof_agent_r
 
 	if (!entry->known)
 		return true;
-	cprof_heap_registers(record, &regs);
+	cprof_agent_registers(record, &regs);
 	for (size_t i = 0; i < KEY_COUNT; i++)
 		if ((entry->known & (1u << key_registers[i])) &&
 		    regs.value[key_registers[i]] != entry->registers[i])

@@ -13,19 +13,6 @@
 
 /* --- ring.c: records, in order ------------------------------------------------------------- */
 
-struct cprof_heap_ring {
-	struct cprof_agent_shared *shared;
-	uint64_t tail;        /* what has been consumed; the shared copy is only written */
-	uint64_t published;   /* what the target knows of it */
-	uint64_t limit;       /* the head, when the current pass began */
-	uint32_t length;      /* of the record last handed out, consumed by the next call */
-	uint64_t stuck_at;    /* the tail that an unfinished record holds back … */
-	uint64_t stuck_ns;    /* … since then, */
-	uint64_t stuck_limit; /* when the head was there */
-	uint64_t malformed;
-	uint64_t lost;
-};
-
 /* A record whose fields are ours and valid; `stack` lies in the ring: fixed.stack_length bytes that
  * may change at any time. Until the next call. */
 struct cprof_heap_record {
@@ -33,11 +20,9 @@ struct cprof_heap_record {
 	const uint8_t *stack;
 };
 
-void cprof_heap_ring_init(struct cprof_heap_ring *ring, struct cprof_agent_shared *shared);
-/* Begins a pass over what is there now; how full the ring is, 0 to 1. */
-double cprof_heap_ring_begin(struct cprof_heap_ring *ring);
+void cprof_heap_ring_init(struct cprof_agent_ring *ring, struct cprof_agent_shared *shared);
 /* The next record of the pass; false: none that is finished. */
-bool cprof_heap_ring_next(struct cprof_heap_ring *ring, struct cprof_heap_record *record);
+bool cprof_heap_ring_next(struct cprof_agent_ring *ring, struct cprof_heap_record *record);
 
 /* --- seen.c: stacks that the agent need not copy again ------------------------------------- */
 
@@ -82,8 +67,6 @@ void cprof_heap_memo_learn(struct cprof_heap_memo *memo, struct cprof_space *spa
 			   struct cprof_unwinder *unwinder, const struct cprof_regs *regs,
 			   const struct cprof_memory *memory, const struct cprof_stack *stack,
 			   const struct cprof_heap_found *found);
-/* The registers of a record. */
-void cprof_heap_registers(const struct cprof_agent_record *record, struct cprof_regs *regs);
 
 /* --- live.c: what has not been freed ------------------------------------------------------- */
 
@@ -158,7 +141,7 @@ struct cprof_heap {
 	struct cprof_builder *builder;
 	bool exact;
 	uint32_t epoch;
-	struct cprof_heap_ring ring;
+	struct cprof_agent_ring ring;
 	struct cprof_heap_memo *memo; /* exact mode, as the next */
 	struct cprof_heap_samples samples;
 	struct cprof_heap_blocks blocks;

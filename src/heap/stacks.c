@@ -63,7 +63,7 @@ static void unwind(struct cprof_heap *heap, const struct cprof_heap_record *reco
 	struct cprof_regs regs;
 
 	memcpy(heap->stack, record->stack, record->fixed.stack_length);
-	cprof_heap_registers(&record->fixed, &regs);
+	cprof_agent_registers(&record->fixed, &regs);
 	unwinder->ops->unwind(unwinder, &regs, &memory, &stack);
 	if ((stack.end == CPROF_END_CORRUPT ||
 	     !cprof_space_find(heap->config.space, record->fixed.pc - 1)) &&

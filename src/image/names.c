@@ -224,6 +224,21 @@ struct cprof_error *cprof_image_names(struct cprof_image *image, const uint64_t 
 	return NULL;
 }
 
+bool cprof_image_function(struct cprof_image *image, uint64_t address, uint64_t *start,
+			  uint64_t *end)
+{
+	struct cprof_error *error = open_names(image);
+	struct cprof_symbol symbol;
+
+	if (error || !image->symbols || !cprof_symbols_find(image->symbols, address, &symbol)) {
+		cprof_error_destroy(error);
+		return false;
+	}
+	*start = symbol.start;
+	*end = symbol.end;
+	return true;
+}
+
 void cprof_names_deinit(struct cprof_names *names)
 {
 	free(names->names);

@@ -53,10 +53,11 @@ void cprof_contention_name_locks(struct cprof_contention *contention)
 }
 
 /* Those without a name are told by their addresses. */
-static struct cprof_error *copy_locks(struct cprof_contention *contention,
+static struct cprof_error *copy_locks(struct cprof_contention *contention, bool named,
 				      struct cprof_contention_rows *rows)
 {
-	cprof_contention_name_locks(contention);
+	if (named)
+		cprof_contention_name_locks(contention);
 	rows->locks = calloc(contention->lock_count + 1, sizeof(*rows->locks));
 	if (!rows->locks)
 		return cprof_error_nomem();
@@ -165,8 +166,8 @@ static bool add_lost(const struct cprof_contention *contention, struct cprof_con
 	return add_row(rows, row);
 }
 
-struct cprof_error *cprof_contention_rows(struct cprof_contention *contention, uint64_t now,
-					  struct cprof_contention_rows **result)
+static struct cprof_error *make_rows(struct cprof_contention *contention, uint64_t now, bool named,
+				     struct cprof_contention_rows **result)
 {
 	struct cprof_contention_rows *rows = calloc(1, sizeof(*rows));
 	struct cprof_error *error = NULL;
@@ -175,7 +176,7 @@ struct cprof_error *cprof_contention_rows(struct cprof_contention *contention, u
 	if (!rows || contention->no_memory)
 		error = cprof_error_nomem();
 	if (!error)
-		error = copy_locks(contention, rows);
+		error = copy_locks(contention, named, rows);
 	if (!error && !(add_accounts(contention, rows) && add_going_on(contention, now, rows) &&
 			add_lost(contention, rows)))
 		error = cprof_error_nomem();
@@ -186,6 +187,18 @@ struct cprof_error *cprof_contention_rows(struct cprof_contention *contention, u
 	rows->started_ns = contention->started_ns;
 	*result = rows;
 	return NULL;
+}
+
+struct cprof_error *cprof_contention_rows(struct cprof_contention *contention, uint64_t now,
+					  struct cprof_contention_rows **rows)
+{
+	return make_rows(contention, now, true, rows);
+}
+
+struct cprof_error *cprof_contention_mark(struct cprof_contention *contention, uint64_t now,
+					  struct cprof_contention_rows **rows)
+{
+	return make_rows(contention, now, false, rows);
 }
 
 void cprof_contention_rows_destroy(struct cprof_contention_rows *rows)

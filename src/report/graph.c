@@ -207,7 +207,7 @@ static bool weigh_sample(struct cprof_graph *graph, uint32_t index, int64_t valu
 				node->seen = index + 1;
 				node->cum = cprof_add_saturating(node->cum, value);
 			}
-			if (parent && parent != id && node->inlinable &&
+			if (parent && parent != id && (node->inlinable || graph->all_edges) &&
 			    !weigh_edge(graph, parent, id, index + 1, value, j != outermost))
 				return false;
 			parent = id;

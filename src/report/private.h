@@ -24,6 +24,8 @@ void cprof_units_percent(int64_t value, int64_t total, char text[32]);
 
 /* --- select.c ------------------------------------------------------------------------------ */
 
+/* Compiles a regular expression of the user's, which is to be freed then. */
+struct cprof_error *cprof_select_compile(const char *option, const char *text, regex_t *regex);
 /* The index of the wanted value type (a name or number; NULL: the default one, else the last). */
 struct cprof_error *cprof_select_type(const struct cprof_profile *profile, const char *wanted,
 				      size_t *index);
@@ -74,6 +76,7 @@ struct cprof_graph {
 	struct cprof_graph_node *nodes; /* view->location_count of them */
 	struct cprof_graph_edge *edges; /* view->stack_count of them */
 	size_t edge_capacity;
+	bool all_edges; /* not only those to inlined functions */
 };
 
 struct cprof_error *cprof_graph_init(struct cprof_graph *graph, const struct cprof_profile *profile,

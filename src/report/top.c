@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-#include "private.h"
+#include "table.h"
 
+#include <cprof/analysis.h>
 #include <cprof/util.h>
 #include <string.h>
 #include <time.h>
@@ -9,27 +10,7 @@
 #define NODE_FRACTION 0.005
 #define EDGE_FRACTION 0.001
 
-struct row {
-	uint32_t node;
-	char *name;
-};
-
-struct top {
-	const struct cprof_profile *profile;
-	const struct cprof_report_options *options;
-	struct cprof_graph graph;
-	bool *selected;
-	size_t type;
-	int64_t total; /* of all samples, selected or not */
-	struct row *rows;
-	size_t row_count;
-	size_t dropped;
-	size_t out_of;           /* rows before they were limited */
-	const char *unit;        /* of the profile */
-	const char *output_unit; /* of the table */
-};
-
-static void top_deinit(struct top *top)
+void cprof_top_deinit(struct cprof_top *top)
 {
 	cprof_graph_deinit(&top->graph);
 	free(top->selected);
@@ -44,7 +25,7 @@ static int64_t share(int64_t total, double fraction)
 }
 
 /* Leaves out small nodes; returns the cutoff of calls. */
-static struct cprof_error *drop_small(struct top *top, int64_t *edge_cutoff)
+static struct cprof_error *drop_small(struct cprof_top *top, int64_t *edge_cutoff)
 {
 	struct cprof_graph *graph = &top->graph;
 	int64_t sum = 0, cutoff;
@@ -68,7 +49,7 @@ static struct cprof_error *drop_small(struct top *top, int64_t *edge_cutoff)
 	return top->dropped ? cprof_graph_weigh(graph, top->selected, top->type) : NULL;
 }
 
-static struct cprof_error *make_rows(struct top *top)
+static struct cprof_error *make_rows(struct cprof_top *top)
 {
 	const struct cprof_graph *graph = &top->graph;
 
@@ -95,8 +76,8 @@ static int compare_sizes(int64_t a, int64_t b)
 
 static int compare_rows(const void *a, const void *b, void *context)
 {
-	const struct top *top = context;
-	const struct row *x = a, *y = b;
+	const struct cprof_top *top = context;
+	const struct cprof_top_row *x = a, *y = b;
 	const struct cprof_graph_node *m = &top->graph.nodes[x->node];
 	const struct cprof_graph_node *n = &top->graph.nodes[y->node];
 	bool cum = top->options->cum;
@@ -110,7 +91,7 @@ static int compare_rows(const void *a, const void *b, void *context)
 }
 
 /* Sorts, and keeps as many rows as were asked for. */
-static struct cprof_error *limit_rows(struct top *top)
+static struct cprof_error *limit_rows(struct cprof_top *top)
 {
 	size_t limit = top->options->count > 0 ? (size_t)top->options->count : SIZE_MAX;
 
@@ -119,7 +100,7 @@ static struct cprof_error *limit_rows(struct top *top)
 	if (top->row_count <= limit)
 		return NULL;
 	while (top->row_count > limit) {
-		struct row *row = &top->rows[--top->row_count];
+		struct cprof_top_row *row = &top->rows[--top->row_count];
 
 		top->graph.nodes[row->node].kept = false;
 		free(row->name);
@@ -128,11 +109,8 @@ static struct cprof_error *limit_rows(struct top *top)
 	return cprof_graph_weigh(&top->graph, top->selected, top->type);
 }
 
-/* One unit for the whole table: that of the smallest value, or a larger one if the largest value
- * has another unit and the smallest still shows at two digits. */
-static void choose_unit(struct top *top)
+static void choose_unit(struct cprof_top *top)
 {
-	const char *smallest_unit, *largest_unit;
 	int64_t smallest = 0;
 
 	for (size_t i = 0; i < top->row_count; i++) {
@@ -143,20 +121,11 @@ static void choose_unit(struct top *top)
 			smallest = value;
 	}
 	top->output_unit = "minimum";
-	if (!top->row_count)
-		return;
-	if (!smallest)
-		smallest = top->total;
-	cprof_units_scale(smallest, top->unit, "minimum", &smallest_unit);
-	cprof_units_scale(top->total, top->unit, "minimum", &largest_unit);
-	top->output_unit = smallest_unit;
-	if (strcmp(smallest_unit, largest_unit) != 0 && smallest <= (top->total - 1) / 100)
-		cprof_units_scale(100 * smallest, top->unit, "minimum", &top->output_unit);
-	if (!*top->output_unit)
-		top->output_unit = top->unit;
+	if (top->row_count)
+		top->output_unit = cprof_analysis_unit(smallest, top->total, top->unit);
 }
 
-static void put_value(FILE *out, const struct top *top, int64_t value)
+void cprof_top_put_value(FILE *out, const struct cprof_top *top, int64_t value)
 {
 	char text[CPROF_UNITS_TEXT];
 
@@ -178,7 +147,7 @@ static void put_time(FILE *out, int64_t time_ns)
 		when.tm_hour < 12 ? "am" : "pm", when.tm_zone);
 }
 
-static void put_duration(FILE *out, const struct top *top)
+static void put_duration(FILE *out, const struct cprof_top *top)
 {
 	char text[CPROF_UNITS_TEXT], percent[32];
 	const char *unit;
@@ -186,7 +155,7 @@ static void put_duration(FILE *out, const struct top *top)
 
 	cprof_units_label(top->profile->duration_ns, "nanoseconds", "minimum", text);
 	fprintf(out, "Duration: %s, Total samples = ", text);
-	put_value(out, top, top->total);
+	cprof_top_put_value(out, top, top->total);
 	putc(' ', out);
 	if (!strcmp(unit, "ns") && total != 0) {
 		cprof_units_percent(total < 0x1p63 ? (int64_t)total : INT64_MAX,
@@ -203,7 +172,7 @@ static void put_line(FILE *out, const char *title, const char *text)
 	putc('\n', out);
 }
 
-static void put_profile_header(FILE *out, const struct top *top)
+void cprof_top_put_labels(FILE *out, const struct cprof_top *top)
 {
 	const struct cprof_profile *profile = top->profile;
 
@@ -242,13 +211,13 @@ static void put_filter(FILE *out, const char *name, const char *text)
 	put_line(out, "   ", line);
 }
 
-static void put_header(FILE *out, const struct top *top)
+void cprof_top_put_header(FILE *out, const struct cprof_top *top)
 {
 	const struct cprof_report_options *options = top->options;
 	char percent[32];
 	int64_t sum = 0;
 
-	put_profile_header(out, top);
+	cprof_top_put_labels(out, top);
 	if ((options->focus && *options->focus) || (options->ignore && *options->ignore))
 		fputs("Active filters:\n", out);
 	put_filter(out, "focus", options->focus);
@@ -256,22 +225,22 @@ static void put_header(FILE *out, const struct top *top)
 	for (size_t i = 0; i < top->row_count; i++)
 		sum = cprof_add_saturating(sum, top->graph.nodes[top->rows[i].node].flat);
 	fputs("Showing nodes accounting for ", out);
-	put_value(out, top, sum);
+	cprof_top_put_value(out, top, sum);
 	cprof_units_percent(sum, top->total, percent);
 	fprintf(out, ", %s of ", percent + strspn(percent, " "));
-	put_value(out, top, top->total);
+	cprof_top_put_value(out, top, top->total);
 	fputs(" total\n", out);
 	if (top->total && top->dropped) {
 		fprintf(out, "Dropped %zu node%s (cum <= ", top->dropped,
 			top->dropped > 1 ? "s" : "");
-		put_value(out, top, share(top->total, NODE_FRACTION));
+		cprof_top_put_value(out, top, share(top->total, NODE_FRACTION));
 		fputs(")\n", out);
 	}
 	if (top->total && top->row_count && top->row_count < top->out_of)
 		fprintf(out, "Showing top %zu nodes out of %zu\n", top->row_count, top->out_of);
 }
 
-static void put_table(FILE *out, const struct top *top)
+static void put_table(FILE *out, const struct cprof_top *top)
 {
 	char flat[CPROF_UNITS_TEXT], cum[CPROF_UNITS_TEXT];
 	char flat_percent[32], sum_percent[32], cum_percent[32];
@@ -296,25 +265,35 @@ static void put_table(FILE *out, const struct top *top)
 	}
 }
 
+struct cprof_error *cprof_top_fill(struct cprof_top *top)
+{
+	const struct cprof_profile *profile = top->profile;
+
+	CPROF_TRY(cprof_select_type(profile, top->options->sample_index, &top->type));
+	CPROF_TRY(cprof_select_samples(profile, top->options, &top->selected));
+	top->unit = profile->strings[profile->types[top->type].unit];
+	for (size_t i = 0; i < profile->sample_count; i++)
+		top->total = cprof_add_saturating(
+			top->total,
+			cprof_abs(profile->values[i * profile->type_count + top->type]));
+	CPROF_TRY(cprof_graph_init(&top->graph, profile, top->options->by));
+	top->graph.all_edges = top->all_edges;
+	CPROF_TRY(drop_small(top, &top->edge_cutoff));
+	CPROF_TRY(make_rows(top));
+	CPROF_TRY(limit_rows(top));
+	choose_unit(top);
+	return NULL;
+}
+
 struct cprof_error *cprof_report_top(const struct cprof_profile *profile,
 				     const struct cprof_report_options *options, FILE *out)
 {
-	CPROF_CLEANUP(top_deinit) struct top top = {.profile = profile, .options = options};
-	int64_t edge_cutoff;
+	CPROF_CLEANUP(cprof_top_deinit)
+	struct cprof_top top = {.profile = profile, .options = options};
 
-	CPROF_TRY(cprof_select_type(profile, options->sample_index, &top.type));
-	CPROF_TRY(cprof_select_samples(profile, options, &top.selected));
-	top.unit = profile->strings[profile->types[top.type].unit];
-	for (size_t i = 0; i < profile->sample_count; i++)
-		top.total = cprof_add_saturating(
-			top.total, cprof_abs(profile->values[i * profile->type_count + top.type]));
-	CPROF_TRY(cprof_graph_init(&top.graph, profile, options->by));
-	CPROF_TRY(drop_small(&top, &edge_cutoff));
-	CPROF_TRY(make_rows(&top));
-	CPROF_TRY(limit_rows(&top));
-	cprof_graph_mark_inlined(&top.graph, edge_cutoff);
-	choose_unit(&top);
-	put_header(out, &top);
+	CPROF_TRY(cprof_top_fill(&top));
+	cprof_graph_mark_inlined(&top.graph, top.edge_cutoff);
+	cprof_top_put_header(out, &top);
 	put_table(out, &top);
 	return cprof_report_flush(out);
 }

@@ -222,6 +222,8 @@ void cprof_session_block_drain(struct cprof_session *session, bool final)
 	stats->switches = perf;
 	stats->block_counts.lost = perf.lost;
 	cprof_block_stats(session->block, &stats->block);
+	if (session->live)
+		cprof_session_live_waits(session);
 	pthread_mutex_unlock(&session->lock);
 }
 

@@ -47,6 +47,11 @@ static void drain(struct cprof_session *session)
 		cprof_session_block_drain(session, false);
 	if (session->births.perf)
 		cprof_session_births_drain(session, false);
+	if (session->live) {
+		pthread_mutex_lock(&session->lock);
+		cprof_session_live_mark(session);
+		pthread_mutex_unlock(&session->lock);
+	}
 }
 
 /* Events can go away: the kernel takes a user's from a program that gains privileges by exec or

@@ -91,6 +91,11 @@ static void tell_kind(struct cprof_session *session, enum cprof_kind kind, bool 
 				 ended ? "the process has ended" : "another clock is sampled");
 			return;
 		}
+		if (kind == CPROF_KIND_THREADCREATE) {
+			snprintf(result->detail, sizeof(result->detail),
+				 "it is taken from the start or not at all");
+			return;
+		}
 		result->state = CPROF_SOURCE_OFF;
 		tell_off(session->live, kind, result);
 		return;

@@ -174,8 +174,10 @@ struct cprof_error *cprof_session_name(struct cprof_session *session, enum cprof
 struct cprof_builder *cprof_session_builder(struct cprof_session *session, enum cprof_kind kind);
 struct cprof_error *cprof_session_dump_of(struct cprof_session *session, const char *const *threads,
 					  struct cprof_dump **dump);
+/* Since the start or, of sums over time, of the last `window_ns` about. */
 struct cprof_error *cprof_session_snapshot(struct cprof_session *session, enum cprof_kind kind,
-					   bool unnamed, struct cprof_profile **profile);
+					   uint64_t window_ns, bool unnamed,
+					   struct cprof_profile **profile);
 
 /* live.c, recent.c: of a live session */
 extern const struct cprof_source_ops cprof_session_live_ops;
@@ -187,6 +189,13 @@ void cprof_session_live_sample(struct cprof_session *session,
 			       struct cprof_session_thread *thread, uint32_t stack,
 			       uint32_t labels);
 void cprof_session_live_drained(struct cprof_session *session);
+void cprof_session_live_waits(struct cprof_session *session);
+void cprof_session_live_mark(struct cprof_session *session);
+/* Leaves what came in the last `window_ns` (0: all) before `until` in the rows of waits or of
+ * contention; `*from` is then when it began. False without memory. */
+bool cprof_session_live_since(struct cprof_session *session, uint64_t window_ns,
+			      struct cprof_block_rows *block, struct cprof_contention_rows *mutex,
+			      uint64_t until, uint64_t *from);
 /* Has what is not named yet of a kind named beside. */
 void cprof_session_live_want_names(struct cprof_session *session, enum cprof_kind kind);
 

@@ -92,7 +92,7 @@ struct cprof_error *cprof_session_source_snapshot(struct cprof_source *source, c
 	if (!(which & kinds))
 		return cprof_error_create(CPROF_USAGE, NULL, "%s: not a kind this session takes",
 					  kind);
-	return cprof_session_snapshot(session, which, false, profile);
+	return cprof_session_snapshot(session, which, 0, false, profile);
 }
 
 bool cprof_session_source_live(struct cprof_source *source)

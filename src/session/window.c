@@ -164,8 +164,11 @@ bool cprof_window_sum(const struct cprof_window *window, uint64_t since_ns, uint
 			sum->values[2 * sum->count + 1] = (int64_t)slice->entries[j].value;
 		}
 	}
-	if (first < end) {
+	if (first > window->first) /* whether or not something came just then */
+		sum->from_ns = since_ns / CPROF_WINDOW_SLICE_NS * CPROF_WINDOW_SLICE_NS;
+	else if (first < end)
 		sum->from_ns = slice_at(window, first)->number * CPROF_WINDOW_SLICE_NS;
+	if (first < end) {
 		sum->lost = slice_at(window, first)->lost;
 		sum->counted = slice_at(window, first)->counted;
 	}

@@ -46,8 +46,8 @@ struct cprof_window_sum {
 	struct cprof_profile_sample *samples; /* (stack, labels) may come more than once */
 	int64_t *values;                      /* two of each: count, value */
 	size_t count;
-	uint64_t from_ns; /* when its first slice began; 0: it is empty */
-	uint64_t lost;    /* as told to cprof_window_begin() then */
+	uint64_t from_ns; /* since when all is there; 0: nothing is */
+	uint64_t lost;    /* as told to cprof_window_begin() when its first slice began */
 	uint64_t counted;
 };
 

@@ -331,11 +331,14 @@ static void tell_wait(const struct cprof_thread_list *list, const struct cprof_l
 	if (thread->state != 'R' && !thread->in_call)
 		return; /* not permitted, or not in a system call */
 	snprintf(told->wait, sizeof(told->wait), "%s", cprof_wait_name(wait->kind));
-	if (wait->owner)
-		snprintf(owner, sizeof(owner), "%s \"%s\" %d%s",
-			 wait->kind == CPROF_WAIT_JOIN ? "for" : "held by",
-			 name_in(list, wait->owner), (int)wait->owner,
+	if (wait->owner) {
+		const char *verb = wait->kind == CPROF_WAIT_JOIN ? "for" : "held by";
+		const char *name = name_in(list, wait->owner);
+
+		snprintf(owner, sizeof(owner), "%s %s%s%s%d%s", verb, *name ? "\"" : "", name,
+			 *name ? "\" " : "", (int)wait->owner,
 			 wait->owner_gone ? ", which has ended" : "");
+	}
 	snprintf(owner + strlen(owner), sizeof(owner) - strlen(owner), "%s",
 		 owner[0] && thread->detail[0] ? ", " : "");
 	/* A cut must not split a character. */

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `report top` against `go tool pprof -top`, to the letter: on the files given, else on profiles
+# `report top`, `tree`, `peek`, `list` and `traces` against `go tool pprof`, to the letter: on the files given, else on profiles
 # that a Go program and we have taken.
 files=()
 for file in "$@"; do files+=("$(realpath "$file")"); done
@@ -74,6 +74,15 @@ same_top() { # FILE CPROF-OPTIONS -- PPROF-OPTIONS
 		diff ours.txt theirs.txt
 }
 
+# shellcheck disable=SC2317 # called by check
+same_view() { # FILE VIEW [PATTERN]
+	local file=$1 view=$2
+	shift 2
+	"$cprof" report "$view" "$@" "$file" >ours.txt 2>err || return
+	go tool pprof -symbolize=none "-$view" "$@" "$file" >theirs.txt 2>/dev/null || return
+	diff ours.txt theirs.txt
+}
+
 if [ ${#files[@]} = 0 ]; then
 	if command -v go >/dev/null && make_foreign >build.log 2>&1; then
 		files=("$work"/{cpu,heap,goroutine}.pb.gz)
@@ -83,6 +92,25 @@ if [ ${#files[@]} = 0 ]; then
 	start "$python" -c 'while True: sorted(range(1000), key=str)'
 	cprof record -p "$pid" -d 1 -o own.pb.gz
 	[ "$status" != 0 ] || files+=("$work/own.pb.gz")
+	start "$O/workloads/service" 30
+	sleep 0.2
+	cprof record -p "$pid" -F 499 -d 2 -o service.pb.gz
+	if [ "$status" = 0 ]; then
+		files+=("$work/service.pb.gz")
+		for pattern in checksum 'shop::' 'handle|serve'; do
+			check "list $pattern" same_view service.pb.gz list "$pattern"
+			check "peek $pattern" same_view service.pb.gz peek "$pattern"
+		done
+		check "traces" same_view service.pb.gz traces
+		"$cprof" report list checksum service.pb.gz >ours.txt
+		check "lines have been shown" grep -q 'static_cast<unsigned char>' ours.txt
+		expect 1 report list no_such_function service.pb.gz
+		said 'no function matches'
+		expect 1 report peek no_such_function service.pb.gz
+		expect 2 report list '(' service.pb.gz
+		expect 2 report list service.pb.gz
+		expect 2 report peek x service.pb.gz -f json
+	fi
 fi
 # What has come since: the leak.
 if [ -s heap.pb.gz ] && [ -s later.pb.gz ]; then
@@ -107,6 +135,8 @@ for file in ${files[@]+"${files[@]}"}; do
 	check "$name by line" same_top "$file" --by line -- -lines
 	check "$name by address" same_top "$file" --by address -- -addresses
 	check "$name, first type" same_top "$file" --sample-index 0 -- -sample_index=0
+	check "$name, tree" same_view "$file" tree
+	check "$name, peek" same_view "$file" peek 'a|e'
 	check "$name, focus" same_top "$file" --focus 'sort|Sort' -- -focus='sort|Sort'
 done
 finish

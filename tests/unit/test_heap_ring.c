@@ -424,12 +424,12 @@ static void test_given_back(void **state)
 	struct sim *sim = *state;
 	struct cprof_agent_shared *shared = sim->shared;
 	struct cprof_heap_record record;
-	struct cprof_heap_ring ring;
+	struct cprof_agent_ring ring;
 
 	cprof_heap_ring_init(&ring, shared);
 	assert_int_equal(ring.tail, 0);
 	shared->head = 1024;
-	cprof_heap_ring_begin(&ring);
+	cprof_agent_ring_begin(&ring);
 	put_free(shared, 0, CPROF_AGENT_RECORD_SHORT);
 	put_free(shared, CPROF_AGENT_RECORD_SHORT, 2048);
 	shared->head = CPROF_AGENT_RECORD_SHORT + 2048;
@@ -440,10 +440,10 @@ static void test_given_back(void **state)
 	((struct cprof_agent_record *)&shared->ring[CPROF_AGENT_RECORD_SHORT])->stamp =
 		CPROF_AGENT_RECORD_SHORT | CPROF_AGENT_STAMP_BUSY;
 	shared->head = CPROF_AGENT_RECORD_SHORT + 512;
-	cprof_heap_ring_begin(&ring);
+	cprof_agent_ring_begin(&ring);
 	assert_false(cprof_heap_ring_next(&ring, &record));
 	put_free(shared, CPROF_AGENT_RECORD_SHORT, 512);
-	cprof_heap_ring_begin(&ring);
+	cprof_agent_ring_begin(&ring);
 	assert_true(cprof_heap_ring_next(&ring, &record));
 	assert_int_equal(record.fixed.address, 0x1000 + CPROF_AGENT_RECORD_SHORT);
 	assert_false(cprof_heap_ring_next(&ring, &record));
