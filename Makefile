@@ -24,7 +24,7 @@ OWNFLAGS  := -std=gnu11 -D_GNU_SOURCE -DCPROF_VERSION='"$(VERSION)"' -Iinclude -
              -fstack-protector-strong -pthread $(SANFLAGS)
 OWNLIBS   := -liberty -llzma -lm -pthread
 
-SOURCES   := $(filter-out src/cli/main.c,$(wildcard src/*/*.c attach/*.c))
+SOURCES   := $(filter-out src/cli/main.c,$(wildcard src/*/*.c tui/*.c attach/*.c))
 OBJECTS   := $(SOURCES:%.c=$(O)/%.o) $(O)/gen/profile.pb-c.o $(O)/attach/agent/blob.o
 UNIT      := $(patsubst tests/unit/%.c,$(O)/tests/%,$(wildcard tests/unit/test_*.c))
 
@@ -159,7 +159,7 @@ fuzz: $(FUZZERS)
 	done
 
 # --- lint --------------------------------------------------------------------------------------
-CODE    := $(wildcard include/cprof/*.h src/*/*.[ch] attach/*.[ch] attach/agent/*.[ch] tests/unit/*.c tests/fuzz/*.c tests/workloads/*.c)
+CODE    := $(wildcard include/cprof/*.h src/*/*.[ch] tui/*.[ch] attach/*.[ch] attach/agent/*.[ch] tests/unit/*.c tests/fuzz/*.c tests/workloads/*.c)
 SCRIPTS := .ci/run $(wildcard tests/*.sh tests/*/*.sh)
 
 lint: SHELL := /bin/bash
@@ -168,7 +168,7 @@ lint: all
 	$(Q)tests/lint/includes.sh
 	$(Q)tests/lint/sizes.sh
 	$(Q)shellcheck -x -P SCRIPTDIR $(SCRIPTS)
-	$(Q)set -o pipefail; clang-tidy --quiet --warnings-as-errors='*' $(filter-out %.h,$(wildcard src/*/*.c attach/*.c)) -- \
+	$(Q)set -o pipefail; clang-tidy --quiet --warnings-as-errors='*' $(filter-out %.h,$(wildcard src/*/*.c tui/*.c attach/*.c)) -- \
 		$(filter-out -W%,$(OWNFLAGS)) $$(cat $(O)/cflags) 2>&1 | sed '/warnings* generated/d'
 
 # --- installing --------------------------------------------------------------------------------
@@ -193,9 +193,9 @@ DEBIAN := gcc g++ libc6-dev make pkg-config binutils libdw-dev libelf-dev libunw
           protobuf-c-compiler zlib1g-dev liblzma-dev libiberty-dev libjansson-dev libncurses-dev uthash-dev libcapstone-dev
 FEDORA := gcc gcc-c++ make pkgconf binutils elfutils-devel libunwind-devel protobuf-c-devel protobuf-c-compiler \
           zlib-devel xz-devel binutils-devel jansson-devel ncurses-devel uthash-devel capstone-devel
-DEBIAN_CHECK := libcmocka-dev dwz xz-utils golang-go python3 redis-server redis-tools procps man-db zsh fish gdb strace elfutils \
+DEBIAN_CHECK := libcmocka-dev dwz xz-utils golang-go python3 redis-server redis-tools procps man-db zsh fish gdb strace elfutils tmux \
                 libjemalloc2 libgoogle-perftools4 musl-tools
-FEDORA_CHECK := libcmocka-devel dwz xz golang python3 redis procps-ng man-db zsh fish gdb strace elfutils \
+FEDORA_CHECK := libcmocka-devel dwz xz golang python3 redis procps-ng man-db zsh fish gdb strace elfutils tmux \
                 jemalloc gperftools-libs musl-gcc
 
 setup:

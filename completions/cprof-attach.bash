@@ -11,14 +11,17 @@ _cprof_attach_pids() {
 
 _cprof_attach() {
 	local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-	local verb=${COMP_WORDS[1]} words="" take
+	local verb=${COMP_WORDS[1]} words="" take live
 
 	take="--thread -e --event -d --duration -F --rate --heap-rate --block-min --block-rate --mutex-rate --mutex-side --sampling -o --output -f --format
 		--stats --snapshot-every --unwinder --debug-dir --no-inlines --no-lines --no-kernel
 		--color -q --quiet -v --verbose -h --help -V --version"
+	live="-p --pid --thread -e --event -F --rate --heap-rate --block-min --block-rate --mutex-rate --mutex-side --sampling
+		--unwinder --debug-dir --no-inlines --no-lines --no-kernel --focus --refresh --source-path
+		--headless --keys --frames --color -q --quiet -v --verbose -h --help -V --version"
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		words="record run threads dump memtrace detach report help -h --help -V --version"
+		words="record run threads dump memtrace detach report view help $live"
 	else
 		case $previous in
 		-p | --pid) words=$(_cprof_attach_pids) ;;
@@ -29,13 +32,14 @@ _cprof_attach() {
 		--unwinder) words="cfi fp libunwind" ;;
 		--color) words="auto always never" ;;
 		--by) words="function line address" ;;
+		--mutex-side) words="holder waiter" ;;
 		-o | --output | --stats | --base | --source-path) ;;
 		--debug-dir)
 			mapfile -t COMPREPLY < <(compgen -d -- "$current")
 			return
 			;;
-		-d | --duration | -F | --rate | --heap-rate | --block-min | --block-rate | --mutex-rate | --thread | --snapshot-every | --watch | -n | --count | --lines | -i | --interval | --leak-threads | --leak-heap | \
-			--sample-index | --focus | --ignore) return ;;
+		-d | --duration | -F | --rate | --heap-rate | --block-min | --block-rate | --thread | --snapshot-every | --watch | -n | --count | --lines | -i | --interval | --leak-threads | --leak-heap | \
+			--sample-index | --focus | --ignore | --headless | --keys | --frames | --refresh | --mutex-rate) return ;;
 		*)
 			case $verb in
 			record) words="-p --pid $take" ;;
@@ -50,7 +54,10 @@ _cprof_attach() {
 			report) words="top tree peek list traces folded locks -o --output -f --format --sample-index --base --source-path
 				--cum -n --count --focus --ignore --by --color -q --quiet -v --verbose -h --help
 				-V --version" ;;
-			help) words="record run threads dump memtrace detach report help -h --help -V --version" ;;
+			view) words="--sample-index --base --focus --source-path --headless --keys --frames
+				--color -q --quiet -v --verbose -h --help -V --version" ;;
+			-*) words=$live ;;
+			help) words="record run threads dump memtrace detach report view help -h --help -V --version" ;;
 			esac
 			;;
 		esac

@@ -155,6 +155,9 @@ struct cprof_error *cprof_profile_merge(struct cprof_profile *target,
 /* Exact: every id stays the same. */
 struct cprof_error *cprof_profile_clone(const struct cprof_profile *source,
 					struct cprof_profile **copy);
+/* A copy with the samples whose flag is set. */
+struct cprof_error *cprof_profile_select(const struct cprof_profile *source, const bool *keep,
+					 struct cprof_profile **copy);
 /* Index of a value type by name, or -1. */
 int cprof_profile_find_type(const struct cprof_profile *profile, const char *type);
 

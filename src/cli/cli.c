@@ -13,8 +13,7 @@ struct cprof_error *cprof_verb_none(const struct cprof_options *options, int *st
 
 	*status = CPROF_OK;
 	if (options->pid)
-		return cprof_error_create(CPROF_USAGE, "use cprof-attach record -p PID",
-					  "the live view is not built yet");
+		return cprof_verb_live(options, status);
 	cprof_help_verbs(verbs, sizeof(verbs));
 	return cprof_usage_error(NULL, "which verb? (there are %s)", verbs);
 }

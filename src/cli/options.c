@@ -38,6 +38,14 @@ static struct cprof_error *set_text(struct cprof_options *options,
 	return NULL;
 }
 
+/* None at all is fine. */
+static struct cprof_error *set_keys(struct cprof_options *options,
+				    const struct cprof_option *option, const char *argument)
+{
+	FIELD(const char *) = argument;
+	return NULL;
+}
+
 static struct cprof_error *set_choice(struct cprof_options *options,
 				      const struct cprof_option *option, const char *argument)
 {
@@ -224,6 +232,16 @@ static struct cprof_error *set_heap_rate(struct cprof_options *options,
 	return NULL;
 }
 
+static struct cprof_error *set_geometry(struct cprof_options *options,
+					const struct cprof_option *option, const char *argument)
+{
+	if (!cprof_parse_geometry(argument, &options->screen_columns, &options->screen_rows))
+		return cprof_usage_error(options->verb,
+					 "--%s %s: not a size from 1x1 to 1000x1000, like 100x30",
+					 option->name, argument);
+	return NULL;
+}
+
 static struct cprof_error *set_unwinder(struct cprof_options *options,
 					const struct cprof_option *option, const char *argument)
 {
@@ -235,17 +253,21 @@ static struct cprof_error *set_unwinder(struct cprof_options *options,
 }
 
 #define TAKE      (CPROF_VERB_RECORD | CPROF_VERB_RUN)
+#define SAMPLE    (TAKE | CPROF_VERB_NONE)
 #define ATTACH    (TAKE | CPROF_VERB_THREADS)
-#define WORK      (ATTACH | CPROF_VERB_MEMTRACE | CPROF_VERB_REPORT)
-#define EVERY     (WORK | CPROF_VERB_DETACH | CPROF_VERB_HELP | CPROF_VERB_NONE)
+#define SCREEN    (CPROF_VERB_NONE | CPROF_VERB_VIEW)
+#define WORK      (ATTACH | SCREEN | CPROF_VERB_MEMTRACE | CPROF_VERB_REPORT)
+#define EVERY     (WORK | CPROF_VERB_DETACH | CPROF_VERB_HELP)
 #define AT(field) offsetof(struct cprof_options, field)
 
 const struct cprof_option cprof_option_table[] = {
 	{"pid", 'p', "PID",
 	 CPROF_VERB_RECORD | CPROF_VERB_THREADS | CPROF_VERB_MEMTRACE | CPROF_VERB_DETACH,
 	 "the process; a thread id stands for its process", set_pids, 0, NULL},
-	{"pid", 'p', "PID", CPROF_VERB_NONE, NULL, set_pids, 0, NULL},
-	{"thread", 0, "TID|NAME", ATTACH, "only this thread; repeatable", set_thread, 0, NULL},
+	{"pid", 'p', "PID", CPROF_VERB_NONE,
+	 "the process to be watched; a thread id stands for its\nprocess", set_pids, 0, NULL},
+	{"thread", 0, "TID|NAME", ATTACH | CPROF_VERB_NONE, "only this thread; repeatable",
+	 set_thread, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RECORD,
 	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap and mutex (put an "
 	 "agent into the process),\nblock (where threads wait), threads (one dump, at the\nend), "
@@ -256,6 +278,10 @@ const struct cprof_option cprof_option_table[] = {
 	 "the "
 	 "end has leaked),\nmutex (who makes whom wait), block (where threads wait),\n"
 	 "threadcreate (who creates threads); repeatable",
+	 set_events, 0, NULL},
+	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_NONE,
+	 "what is begun at once beside CPU time: heap and mutex (put\nan agent into the process), "
+	 "block; cycles instead of CPU time",
 	 set_events, 0, NULL},
 	{"duration", 'd', "TIME", CPROF_VERB_RECORD,
 	 "10, 1.5, 500ms, 2m; default 30 s; 0 = until Ctrl-C or\nthe process's end", set_time,
@@ -278,24 +304,24 @@ const struct cprof_option cprof_option_table[] = {
 	{"leak-heap", 0, "SIZE", CPROF_VERB_MEMTRACE,
 	 "warn when the live heap (with --no-inject: resident\nmemory) has grown by more, as 64M",
 	 set_size, AT(leak_bytes), NULL},
-	{"rate", 'F', "HZ", TAKE | CPROF_VERB_MEMTRACE, "samples per second and thread, default 99",
-	 set_rate, 0, NULL},
-	{"heap-rate", 0, "BYTES", TAKE | CPROF_VERB_MEMTRACE,
+	{"rate", 'F', "HZ", SAMPLE | CPROF_VERB_MEMTRACE,
+	 "samples per second and thread, default 99", set_rate, 0, NULL},
+	{"heap-rate", 0, "BYTES", SAMPLE | CPROF_VERB_MEMTRACE,
 	 "mean bytes between heap samples, default 512K; 1 = every\nallocation", set_heap_rate,
 	 AT(heap_rate), NULL},
-	{"block-min", 0, "TIME", TAKE,
+	{"block-min", 0, "TIME", SAMPLE,
 	 "count shorter waits by chance, and the more for it;\ndefault 0: all", set_time,
 	 AT(block_min_ns), NULL},
-	{"block-rate", 0, "N", TAKE,
+	{"block-rate", 0, "N", SAMPLE,
 	 "stacks per second of all waits, default 2000; the others\nare stood for; 0 = all",
 	 set_block_rate, 0, NULL},
-	{"mutex-rate", 0, "N", TAKE,
+	{"mutex-rate", 0, "N", SAMPLE,
 	 "time one in N waits for a lock, which then stands for N;\ndefault: as many as are cheap",
 	 set_mutex_rate, 0, NULL},
-	{"mutex-side", 0, "SIDE", TAKE,
+	{"mutex-side", 0, "SIDE", SAMPLE,
 	 "charge whoever unlocked while others waited: holder\n(default), or who waited: waiter",
 	 set_choice, AT(mutex_side), sides},
-	{"sampling", 0, "WAY", TAKE, "auto (default), cpu-wide (needs privilege) or per-thread",
+	{"sampling", 0, "WAY", SAMPLE, "auto (default), cpu-wide (needs privilege) or per-thread",
 	 set_choice, AT(way), ways},
 	{"output", 'o', "FILE", TAKE,
 	 "- = stdout; %e event, %p pid, %c command name, %t time,\n%n first free number; default "
@@ -318,34 +344,44 @@ const struct cprof_option cprof_option_table[] = {
 	{"watch", 0, "TIME", CPROF_VERB_THREADS,
 	 "two dumps that far apart; the second is shown, threads\nthat have not moved are marked",
 	 set_interval, AT(watch_ns), NULL},
-	{"unwinder", 0, "NAME", TAKE, "cfi (default), fp (frame pointers only), libunwind",
+	{"unwinder", 0, "NAME", SAMPLE, "cfi (default), fp (frame pointers only), libunwind",
 	 set_unwinder, 0, NULL},
-	{"debug-dir", 0, "DIR", ATTACH | CPROF_VERB_MEMTRACE,
+	{"debug-dir", 0, "DIR", ATTACH | CPROF_VERB_NONE | CPROF_VERB_MEMTRACE,
 	 "where separate debug files are, default /usr/lib/debug", set_text, AT(debug_dir), NULL},
-	{"no-inlines", 0, NULL, ATTACH, "leave inlined functions out", set_flag, AT(no_inlines),
-	 NULL},
-	{"no-lines", 0, NULL, ATTACH, "leave source lines out", set_flag, AT(no_lines), NULL},
-	{"no-kernel", 0, NULL, TAKE, "leave kernel time and kernel frames out", set_flag,
+	{"no-inlines", 0, NULL, ATTACH | CPROF_VERB_NONE, "leave inlined functions out", set_flag,
+	 AT(no_inlines), NULL},
+	{"no-lines", 0, NULL, ATTACH | CPROF_VERB_NONE, "leave source lines out", set_flag,
+	 AT(no_lines), NULL},
+	{"no-kernel", 0, NULL, SAMPLE, "leave kernel time and kernel frames out", set_flag,
 	 AT(no_kernel), NULL},
 	{"output", 'o', "FILE", CPROF_VERB_REPORT, "default: stdout", set_text, AT(output), NULL},
 	{"format", 'f', "FORMAT", CPROF_VERB_REPORT, "text (default), json, folded, pprof",
 	 set_choice, AT(format), formats},
-	{"sample-index", 0, "TYPE", CPROF_VERB_REPORT,
+	{"sample-index", 0, "TYPE", CPROF_VERB_REPORT | CPROF_VERB_VIEW,
 	 "which value to show, by name; default: the file's default", set_text, AT(sample_index),
 	 NULL},
-	{"base", 0, "FILE", CPROF_VERB_REPORT, "subtract this profile: what has come since",
-	 set_text, AT(base), NULL},
-	{"source-path", 0, "DIRS", CPROF_VERB_REPORT,
-	 "where source files are, for list; ':' between directories", set_text, AT(source_path),
-	 NULL},
+	{"base", 0, "FILE", CPROF_VERB_REPORT | CPROF_VERB_VIEW,
+	 "subtract this profile: what has come since", set_text, AT(base), NULL},
+	{"source-path", 0, "DIRS", CPROF_VERB_REPORT | SCREEN,
+	 "where source files are; ':' between directories", set_text, AT(source_path), NULL},
 	{"cum", 0, NULL, CPROF_VERB_REPORT, "sort by cum instead of flat", set_flag, AT(cum), NULL},
 	{"count", 'n', "N", CPROF_VERB_REPORT, "so many rows; 0 = all", set_rows, 0, NULL},
-	{"focus", 0, "REGEX", CPROF_VERB_REPORT, "only stacks with a matching name", set_text,
-	 AT(focus), NULL},
+	{"focus", 0, "REGEX", CPROF_VERB_REPORT | SCREEN, "only stacks with a matching name",
+	 set_text, AT(focus), NULL},
 	{"ignore", 0, "REGEX", CPROF_VERB_REPORT, "no stacks with a matching name", set_text,
 	 AT(ignore), NULL},
 	{"by", 0, "WHAT", CPROF_VERB_REPORT, "function (default), line, address", set_choice,
 	 AT(by), bys},
+	{"refresh", 0, "TIME", CPROF_VERB_NONE, "between pictures, default 1 s", set_interval,
+	 AT(refresh_ns), NULL},
+	{"headless", 0, "COLSxROWS", SCREEN,
+	 "no terminal: the last picture is printed, of that size", set_geometry, 0, NULL},
+	{"keys", 0, "KEYS", SCREEN,
+	 "headless: to be pressed, each when the one before has been\nanswered; \\n \\e \\t, "
+	 "\\u \\d \\l \\r for arrows",
+	 set_keys, AT(keys), NULL},
+	{"frames", 0, "N", SCREEN, "headless: so many refreshes after the keys", set_count,
+	 AT(frames), NULL},
 	{"color", 0, "WHEN", WORK, "auto (default), always, never", set_choice, AT(color), colors},
 	{"check", 0, NULL, CPROF_VERB_DETACH,
 	 "only tell: exit status 0 if nothing is left, 1 if there\nis something", set_flag,
@@ -393,8 +429,10 @@ const struct cprof_verb cprof_verb_table[] = {
 	 "  locks       of a mutex profile: the locks by how long was waited for them, who\n"
 	 "              held them, who waited; --focus and --ignore go by their names\n",
 	 cprof_verb_report},
+	{"view", CPROF_VERB_VIEW, "FILE [OPTION]...", "the live view's screens on a saved profile",
+	 "Keys: ? lists them, q leaves.\n", cprof_verb_view},
 	{"help", CPROF_VERB_HELP, "[VERB]", "help on a verb", NULL, cprof_verb_help},
-	{NULL, CPROF_VERB_NONE, "VERB [OPTION]...",
+	{NULL, CPROF_VERB_NONE, "-p PID [OPTION]...\n       cprof-attach VERB [OPTION]...",
 	 "profiles of running native processes, in pprof format",
 	 "exit status: 0 done, 1 failed, 2 usage, 3 not permitted or not supported, 4 no such "
 	 "process\n",

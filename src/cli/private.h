@@ -23,6 +23,9 @@ bool cprof_parse_size(const char *text, uint64_t *bytes);
 /* `1` or `1,2,3`: the first one and how many there are. */
 bool cprof_parse_pids(const char *text, pid_t *first, size_t *count);
 
+/* `100x30`: columns and rows, from 1x1 up. */
+bool cprof_parse_geometry(const char *text, int *columns, int *rows);
+
 /* --- options.c ------------------------------------------------------------------------------- */
 
 enum { /* bits, for struct cprof_option.verbs */
@@ -34,6 +37,7 @@ enum { /* bits, for struct cprof_option.verbs */
        CPROF_VERB_THREADS = 32,
        CPROF_VERB_MEMTRACE = 64,
        CPROF_VERB_DETACH = 128,
+       CPROF_VERB_VIEW = 256,
 };
 
 enum cprof_format { CPROF_FORMAT_PPROF, CPROF_FORMAT_FOLDED, CPROF_FORMAT_TEXT, CPROF_FORMAT_JSON };
@@ -90,6 +94,12 @@ struct cprof_options {
 	uint64_t rows; /* UINT64_MAX: the default */
 	int by;        /* enum cprof_report_by */
 	bool cum;
+
+	int screen_columns; /* --headless; 0: a terminal */
+	int screen_rows;
+	const char *keys;
+	uint64_t frames;
+	uint64_t refresh_ns; /* 0: the default */
 };
 
 struct cprof_verb {
@@ -180,7 +190,7 @@ void cprof_tell_agent(const struct cprof_options *options, struct cprof_session 
 const struct cprof_session_counts *cprof_kind_counts(const struct cprof_session_stats *stats,
 						     enum cprof_kind kind);
 
-/* --- record.c, run.c, threads.c, memtrace.c, detach.c, stats.c, report.c
+/* --- record.c, run.c, threads.c, memtrace.c, detach.c, stats.c, report.c, view.c
  * ------------------------------------------- */
 
 /* Profiles being taken. */
@@ -224,6 +234,9 @@ struct cprof_error *cprof_verb_threads(const struct cprof_options *options, int 
 struct cprof_error *cprof_verb_memtrace(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_detach(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_report(const struct cprof_options *options, int *status);
+struct cprof_error *cprof_verb_view(const struct cprof_options *options, int *status);
+/* `-p PID` without a verb. */
+struct cprof_error *cprof_verb_live(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_help(const struct cprof_options *options, int *status);
 struct cprof_error *cprof_verb_none(const struct cprof_options *options, int *status);
 

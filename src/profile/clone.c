@@ -113,3 +113,16 @@ struct cprof_error *cprof_profile_clone(const struct cprof_profile *from,
 	*copy = to;
 	return NULL;
 }
+
+struct cprof_error *cprof_profile_select(const struct cprof_profile *source, const bool *keep,
+					 struct cprof_profile **copy)
+{
+	size_t width = source->type_count;
+
+	CPROF_TRY(cprof_profile_clone(source, copy));
+	for (size_t i = 0; i < source->sample_count; i++)
+		if (!keep[i])
+			memset((*copy)->values + i * width, 0, width * sizeof(*source->values));
+	cprof_profile_drop_zero(*copy);
+	return cprof_profile_check(*copy);
+}

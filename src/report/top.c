@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "table.h"
 
+#include <cprof/analysis.h>
 #include <cprof/util.h>
 #include <string.h>
 #include <time.h>
@@ -108,11 +109,8 @@ static struct cprof_error *limit_rows(struct cprof_top *top)
 	return cprof_graph_weigh(&top->graph, top->selected, top->type);
 }
 
-/* One unit for the whole table: that of the smallest value, or a larger one if the largest value
- * has another unit and the smallest still shows at two digits. */
 static void choose_unit(struct cprof_top *top)
 {
-	const char *smallest_unit, *largest_unit;
 	int64_t smallest = 0;
 
 	for (size_t i = 0; i < top->row_count; i++) {
@@ -123,17 +121,8 @@ static void choose_unit(struct cprof_top *top)
 			smallest = value;
 	}
 	top->output_unit = "minimum";
-	if (!top->row_count)
-		return;
-	if (!smallest)
-		smallest = top->total;
-	cprof_units_scale(smallest, top->unit, "minimum", &smallest_unit);
-	cprof_units_scale(top->total, top->unit, "minimum", &largest_unit);
-	top->output_unit = smallest_unit;
-	if (strcmp(smallest_unit, largest_unit) != 0 && smallest <= (top->total - 1) / 100)
-		cprof_units_scale(100 * smallest, top->unit, "minimum", &top->output_unit);
-	if (!*top->output_unit)
-		top->output_unit = top->unit;
+	if (top->row_count)
+		top->output_unit = cprof_analysis_unit(smallest, top->total, top->unit);
 }
 
 void cprof_top_put_value(FILE *out, const struct cprof_top *top, int64_t value)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "private.h"
 
+#include <cprof/analysis.h>
 #include <cprof/util.h>
 #include <ctype.h>
 #include <math.h>
@@ -132,4 +133,32 @@ void cprof_units_percent(int64_t value, int64_t total, char text[32])
 		snprintf(text, 32, "%5.2f%%", percent);
 	else
 		snprintf(text, 32, "%5.2g%%", percent);
+}
+
+/* That of the smallest value, or a larger one if the largest value has another unit and the
+ * smallest still shows at two digits. */
+const char *cprof_analysis_unit(int64_t smallest, int64_t total, const char *unit)
+{
+	const char *smallest_unit, *largest_unit, *chosen;
+
+	if (!smallest)
+		smallest = total;
+	cprof_units_scale(smallest, unit, "minimum", &smallest_unit);
+	cprof_units_scale(total, unit, "minimum", &largest_unit);
+	chosen = smallest_unit;
+	if (strcmp(smallest_unit, largest_unit) != 0 && smallest <= (total - 1) / 100)
+		cprof_units_scale(100 * smallest, unit, "minimum", &chosen);
+	return *chosen ? chosen : unit;
+}
+
+void cprof_analysis_value(int64_t value, const char *from, const char *to,
+			  char text[CPROF_ANALYSIS_TEXT])
+{
+	_Static_assert(CPROF_ANALYSIS_TEXT == CPROF_UNITS_TEXT, "the same text");
+	cprof_units_label(value, from, to, text);
+}
+
+void cprof_analysis_percent(int64_t value, int64_t total, char text[32])
+{
+	cprof_units_percent(value, total, text);
 }

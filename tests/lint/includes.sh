@@ -14,8 +14,9 @@ floors=(
 	"profile source builder"
 	"areas threads heap locks memtrace"
 	"pprof listing"
-	"report"
+	"report analysis"
 	"session"
+	"view tui"
 	"cli"
 )
 
@@ -29,7 +30,7 @@ complain() {
 	bad=1
 }
 
-for file in include/cprof/*.h src/*/*.[ch] attach/*.[ch] attach/agent/*.[ch]; do
+for file in include/cprof/*.h src/*/*.[ch] tui/*.[ch] attach/*.[ch] attach/agent/*.[ch]; do
 	case $file in
 	include/*) own=$(basename "$file" .h) ;;
 	*) own=$(basename "$(dirname "$file")") ;;

@@ -2,7 +2,7 @@
 # Soft limits, told as warnings: files of 600 lines, functions of 80.
 set -eu
 cd "$(dirname "$0")/../.."
-for file in include/cprof/*.h src/*/*.[ch] tests/unit/*.c; do
+for file in include/cprof/*.h src/*/*.[ch] tui/*.[ch] tests/unit/*.c; do
 	[ -e "$file" ] || continue
 	awk -v file="$file" '
 		/^\{/ { start = NR }

@@ -6,7 +6,7 @@ root=$tests/..
 man=$root/man/cprof-attach.1
 complete=$root/completions
 
-for verb in "" record run threads memtrace detach report help; do
+for verb in "" record run threads memtrace detach report view help; do
 	# shellcheck disable=SC2086
 	"$cprof" $verb --help >"help.${verb:-none}"
 	check "help of '$verb' has options" grep -q -- --version "help.${verb:-none}"
@@ -42,7 +42,7 @@ for file in man.txt "$complete/cprof-attach.bash" "$complete/_cprof-attach"; do
 		comm -23 - long >extra
 	check "$(basename "$file") names unknown options: $(tr '\n' ' ' <extra)" test ! -s extra
 done
-grep '^complete' "$complete/cprof-attach.fish" | grep -oE -- '-l [a-z-]+' | sed 's/-l /--/' | sort -u | comm -23 - long >extra
+grep '^\s*complete' "$complete/cprof-attach.fish" | grep -oE -- '-l [a-z-]+' | sed 's/-l /--/' | sort -u | comm -23 - long >extra
 check "fish names unknown options: $(tr '\n' ' ' <extra)" test ! -s extra
 
 # Bash: what is really offered for each verb.
@@ -50,7 +50,7 @@ offered() { # VERB
 	bash -c '. "$1"; COMP_WORDS=(cprof-attach "$2" -); COMP_CWORD=2; _cprof_attach
 		printf "%s\n" "${COMPREPLY[@]}"' - "$complete/cprof-attach.bash" "$1" | grep -E -- '-[a-zA-Z]' | sort -u
 }
-for verb in record run threads memtrace detach report help; do
+for verb in record run threads memtrace detach report view help; do
 	{ long_of "help.$verb"; short_of "help.$verb"; } | sort -u >wanted
 	offered "$verb" >got
 	check "bash completion of $verb: $(comm -3 wanted got | tr '\n\t' '  ')" cmp -s wanted got
