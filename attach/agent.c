@@ -219,7 +219,8 @@ static void order_start(struct cprof_agent *agent, const struct cprof_agent_opti
 	};
 }
 
-/* An earlier agent of the same build is taken over where it is; another build stays beside. */
+/* An earlier agent of the same build is taken over where it is, if it can have its memory there;
+ * another build stays beside. */
 static struct cprof_error *take_place(struct cprof_agent *agent,
 				      const struct cprof_agent_header *header, unsigned attempt,
 				      struct cprof_agent_config *kept)
@@ -233,7 +234,7 @@ static struct cprof_error *take_place(struct cprof_agent *agent,
 		CPROF_TRY(
 			cprof_remains_clear(agent->target, agent->remote, false, place, &ignored));
 	if (place->text && place->header.build == header->build && !place->private &&
-	    !place->shared &&
+	    !place->shared && !place->taken &&
 	    cprof_target_read(agent->target, place->base + CPROF_AGENT_CONFIG, kept,
 			      sizeof(*kept)) == sizeof(*kept)) {
 		agent->stats.adopted = true;

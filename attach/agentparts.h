@@ -17,6 +17,7 @@ struct cprof_place {
 	bool control;
 	bool private;
 	bool shared;
+	bool taken; /* something that is not the agent's lies where its memory would be */
 	int memfd; /* a descriptor of the target that was left open, -1 none */
 };
 /* The agent that is mapped in the target, if one is: the one at work, else one of that build, else

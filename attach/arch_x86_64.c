@@ -99,6 +99,11 @@ void cprof_arch_in_syscall(const uint64_t words[8], struct user_regs_struct *reg
 	};
 }
 
+void cprof_arch_at(uint64_t sp, uint64_t pc, struct user_regs_struct *regs)
+{
+	*regs = (struct user_regs_struct){.orig_rax = (uint64_t)-1, .rsp = sp, .rip = pc};
+}
+
 int64_t cprof_arch_syscall(const struct user_regs_struct *regs, uint64_t arguments[6])
 {
 	const uint64_t values[6] = {regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9};

@@ -197,6 +197,7 @@ static bool take(struct cprof_held *held, const struct page *page)
 
 	held->remote = remote;
 	held->tid = page->child;
+	cprof_held_outrank(page->child);
 	held->since_ns = cprof_now_ns();
 	held->deadline_ns = held->since_ns + STOP_NS;
 	remote->tid = page->child;

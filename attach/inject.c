@@ -138,7 +138,8 @@ static struct cprof_error *outcome(const struct cprof_target *target,
 		return cprof_error_create(CPROF_DENIED, "try again",
 					  "pid %d: no thread is at a place where it could be "
 					  "borrowed (64-bit code, an ordinary stack with 14 KiB "
-					  "left, no restartable sequence)",
+					  "left, no restartable sequence, no real-time priority "
+					  "that we may not exceed)",
 					  pid);
 	case CPROF_REMOTE_SECCOMP:
 		return cprof_error_create(CPROF_DENIED, "allow that call in its filter",

@@ -5,7 +5,9 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <string.h>
+#include <stdio.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define MEMFD_PATH  "/memfd:" CPROF_AGENT_MEMFD " (deleted)"
 #define ALIGN       0x10000ull
@@ -26,12 +28,17 @@ struct texts {
 	size_t count;
 };
 
+static bool is_text(const struct cprof_mapping *mapping)
+{
+	return strcmp(mapping->path, MEMFD_PATH) == 0 && mapping->offset == CPROF_AGENT_TEXT &&
+	       mapping->prot & PROT_EXEC;
+}
+
 static struct cprof_error *see_text(void *context, const struct cprof_mapping *mapping)
 {
 	struct texts *texts = context;
 
-	if (strcmp(mapping->path, MEMFD_PATH) == 0 && mapping->offset == CPROF_AGENT_TEXT &&
-	    mapping->prot & PROT_EXEC && texts->count < TEXTS_MAX)
+	if (is_text(mapping) && texts->count < TEXTS_MAX)
 		texts->bases[texts->count++] = mapping->start;
 	return NULL;
 }
@@ -44,11 +51,55 @@ static struct cprof_error *see_parts(void *context, const struct cprof_mapping *
 	if (mapping->start <= base + CPROF_AGENT_CONTROL &&
 	    mapping->end > base + CPROF_AGENT_CONTROL)
 		place->control = true;
-	if (mapping->start <= base + CPROF_AGENT_PRIVATE &&
-	    mapping->end > base + CPROF_AGENT_PRIVATE)
-		place->private = true;
+	if (mapping->start >= base + CPROF_AGENT_FILE_SIZE ||
+	    mapping->end <= base + CPROF_AGENT_PRIVATE)
+		return NULL;
 	if (mapping->start == base + CPROF_AGENT_SHARED && strcmp(mapping->path, MEMFD_PATH) == 0)
 		place->shared = true;
+	else if (mapping->start <= base + CPROF_AGENT_PRIVATE && !mapping->path[0])
+		place->private = true;
+	else
+		place->taken = true;
+	return NULL;
+}
+
+/*
+ * The program may have mapped memory of its own where the agent's has been. That is not wiped when
+ * it forks (VmFlags "wf").
+ */
+static bool wiped_on_fork(const struct cprof_target *target, uint64_t address)
+{
+	int fd = openat(cprof_target_procfd(target), "smaps", O_RDONLY | O_CLOEXEC);
+	FILE *file = fd >= 0 ? fdopen(fd, "r") : NULL;
+	CPROF_AUTO_FREE char *line = NULL;
+	size_t capacity = 0;
+	bool inside = false;
+	bool wiped = false;
+	unsigned long start;
+	unsigned long end;
+
+	if (!file && fd >= 0)
+		close(fd);
+	while (file && getline(&line, &capacity, file) > 0) {
+		if (sscanf(line, "%lx-%lx", &start, &end) == 2)
+			inside = address >= start && address < end;
+		if (!inside || strncmp(line, "VmFlags:", 8) != 0)
+			continue;
+		wiped = strstr(line, " wf") != NULL;
+		break;
+	}
+	if (file)
+		fclose(file);
+	return wiped;
+}
+
+static struct cprof_error *look_around(const struct cprof_target *target, struct cprof_place *place)
+{
+	CPROF_TRY(cprof_target_maps(target, see_parts, place));
+	if (place->private && !wiped_on_fork(target, place->base + CPROF_AGENT_PRIVATE)) {
+		place->private = false;
+		place->taken = true;
+	}
 	return NULL;
 }
 
@@ -98,8 +149,9 @@ struct cprof_error *cprof_place_find(const struct cprof_target *target, uint64_t
 
 		if (!read_header(target, &one))
 			continue;
-		CPROF_TRY(cprof_target_maps(target, see_parts, &one));
-		score += 4 * one.shared + 2 * one.private + (one.header.build == build);
+		CPROF_TRY(look_around(target, &one));
+		score += 8 * one.shared + 4 * one.private + 2 * (one.header.build == build) +
+			 !one.taken;
 		if (score <= best)
 			continue;
 		best = score;
@@ -116,6 +168,7 @@ struct gaps {
 	uint64_t anchor; /* where the libc's code is, 0 unknown */
 	uint64_t end;    /* of the mapping before */
 	bool heap;       /* that mapping is the brk heap, which grows into the gap */
+	bool large_only;
 	uint64_t best;
 	uint64_t best_distance;
 };
@@ -141,7 +194,8 @@ static void see_gap(struct gaps *gaps, uint64_t start)
 	uint64_t base;
 	uint64_t distance;
 
-	if (size < CPROF_AGENT_FILE_SIZE + 2 * MARGIN || (gaps->heap && size < LARGE))
+	if (size < CPROF_AGENT_FILE_SIZE + 2 * MARGIN ||
+	    ((gaps->heap || gaps->large_only) && size < LARGE))
 		return;
 	base = size >= LARGE ? end - BELOW - gaps->attempt % 32 * STRIDE
 			     : gaps->end + (size - CPROF_AGENT_FILE_SIZE) / 2;
@@ -161,6 +215,8 @@ static struct cprof_error *see_mapping(void *context, const struct cprof_mapping
 	if (strcmp(mapping->path, "[stack]") != 0) /* which grows downwards */
 		see_gap(gaps, mapping->start);
 	gaps->end = CPROF_MAX(gaps->end, mapping->end);
+	if (is_text(mapping)) /* another build's, which will want its memory back */
+		gaps->end = CPROF_MAX(gaps->end, mapping->start + CPROF_AGENT_FILE_SIZE);
 	gaps->heap = strcmp(mapping->path, "[heap]") == 0;
 	return NULL;
 }
@@ -168,10 +224,16 @@ static struct cprof_error *see_mapping(void *context, const struct cprof_mapping
 struct cprof_error *cprof_place_choose(const struct cprof_target *target, unsigned attempt,
 				       uint64_t *base)
 {
-	struct gaps gaps = {.attempt = attempt, .end = ADDRESS_MIN};
+	/* Small gaps are where threads' stacks come and go. */
+	struct gaps gaps = {.attempt = attempt, .end = ADDRESS_MIN, .large_only = attempt > 1};
 
 	CPROF_TRY(cprof_target_maps(target, see_libc, &gaps));
 	CPROF_TRY(cprof_target_maps(target, see_mapping, &gaps));
+	if (!gaps.best && gaps.large_only) {
+		gaps.large_only = false;
+		gaps.end = ADDRESS_MIN;
+		CPROF_TRY(cprof_target_maps(target, see_mapping, &gaps));
+	}
 	if (!gaps.best)
 		return cprof_error_create(CPROF_DENIED, NULL,
 					  "pid %d: no room in its address space",

@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* The allocators behind CPROF_PLAN_OWN and following. */
-static const char *const own_reasons[CPROF_PLAN_NAMES - CPROF_PLAN_OWN] = {
+static const char *const own_reasons[CPROF_PLAN_LOCKS - CPROF_PLAN_OWN] = {
 	"carries an allocator of its own (jemalloc)",
 	"carries an allocator of its own (Rust's jemalloc)",
 	"carries an allocator of its own (jemalloc)",
@@ -29,14 +29,14 @@ static const char *own_reason(const struct cprof_plan_module *module)
 	bool libc = cprof_plan_defines(file, CPROF_PLAN_LIBC);
 
 	if (file->linkage.go)
-		return own_reasons[CPROF_PLAN_NAMES - CPROF_PLAN_OWN - 1];
+		return own_reasons[CPROF_PLAN_LOCKS - CPROF_PLAN_OWN - 1];
 	if (libc || cprof_plan_defines(file, CPROF_PLAN_LINKER))
 		return NULL;
 	if (module->allocator)
 		return file->linkage.interpreter
 			       ? "carries an allocator, which it calls through no slot"
 			       : NULL;
-	for (unsigned i = CPROF_PLAN_OWN; i < CPROF_PLAN_NAMES; i++)
+	for (unsigned i = CPROF_PLAN_OWN; i < CPROF_PLAN_LOCKS; i++)
 		if (cprof_plan_defines(file, i))
 			return own_reasons[i - CPROF_PLAN_OWN];
 	return cprof_plan_is_allocator(file) ? "carries an allocator of its own (malloc)" : NULL;

@@ -375,6 +375,8 @@ static void decide_slot(struct cprof_plan *plan, struct cprof_plan_module *modul
 	struct cprof_plan_slot *slot = &module->slots[index];
 	struct value value = classify(plan, module, index);
 
+	if (import->slot % sizeof(uint64_t)) /* it cannot be changed atomically: a packed struct */
+		value.kind = VALUE_ELSEWHERE;
 	switch (value.kind) {
 	case VALUE_HOOK:
 		keep_hook(plan, module, index);

@@ -25,8 +25,10 @@ enum cprof_tracee_phase {
 	CPROF_TRACEE_SEIZED,
 	CPROF_TRACEE_ASKED, /* to stop, but is not there yet */
 	CPROF_TRACEE_LATE,  /* did not come in time; no longer waited for */
-	CPROF_TRACEE_FREED, /* it did come, too late, and was let go at once */
+	CPROF_TRACEE_LATER, /* it did come, when the others had gone on: looked at, and let go */
 	CPROF_TRACEE_HELD,
+	CPROF_TRACEE_LOOKED, /* at, without stopping it; of `regs` only the call, SP and PC are
+				known */
 	CPROF_TRACEE_GONE,
 	CPROF_TRACEE_SPARED, /* never touched: it would not survive; only some of `regs` is known */
 };
@@ -63,7 +65,7 @@ struct cprof_tracer {
 	pid_t pid;
 	const pid_t *tids; /* only these */
 	size_t tid_count;
-	uint64_t straggler_ns;
+	uint64_t straggler_ns;             /* what is left of it, from the first stop on */
 	struct cprof_mapped_range *ranges; /* ascending */
 	size_t range_count;
 	/* in shared memory */
@@ -73,6 +75,7 @@ struct cprof_tracer {
 	/* result */
 	uint32_t fault; /* enum cprof_tracer_fault */
 	int errnum;
+	bool dumping_core;
 	uint64_t count;
 	uint64_t stops;
 	uint64_t first_stop_ns; /* CLOCK_MONOTONIC */
@@ -83,6 +86,8 @@ struct cprof_tracer {
 
 /* tracer.c: runs in the forked process. */
 void cprof_tracer_snapshot(struct cprof_tracer *tracer);
+/* Of one that is held. */
+void cprof_tracer_read_stack(struct cprof_tracer *tracer, struct cprof_tracee *tracee);
 
 /* process.c */
 /*
@@ -116,6 +121,8 @@ enum cprof_stop cprof_stop_classify(int status);
 void cprof_stop_ticking(uint64_t every_ns);
 /* The tracee of a thread, added if it is new; NULL when there are too many. */
 struct cprof_tracee *cprof_tracee_get(struct cprof_tracer *tracer, pid_t tid);
+/* Whether it is one of those that are asked for. */
+bool cprof_stop_wanted(const struct cprof_tracer *tracer, pid_t tid);
 /* Looks at a thread before it is touched: its state letter, whether it is `addressed`, and whether
  * it must be spared. */
 void cprof_stop_note(const struct cprof_tracer *tracer, struct cprof_tracee *tracee);
@@ -149,6 +156,11 @@ bool cprof_procfs_has_children(int procfd, pid_t tid);
 /* What a sleeping thread is in: its system call's number, six arguments and the stack pointer, as
  * /proc/PID/task/TID/syscall has them. False if it is in none. */
 bool cprof_procfs_syscall(int procfd, pid_t tid, uint64_t words[8]);
+/* Where a thread is that does not run: its stack pointer and pc. */
+bool cprof_procfs_place(int procfd, pid_t tid, uint64_t *sp, uint64_t *pc);
+/* Whether the process has crashed and its core dump is being written: a stop would end that. False
+ * before Linux 4.15, which does not tell. */
+bool cprof_procfs_dumping_core(int procfd);
 /* The state letter of a thread, 0 if it cannot be read. */
 char cprof_procfs_state(int procfd, pid_t tid);
 
@@ -163,6 +175,9 @@ bool cprof_arch_may_fork(const struct user_regs_struct *regs);
 bool cprof_arch_is_futex(uint64_t number);
 /* The registers of a thread in a system call, from cprof_procfs_syscall(). */
 void cprof_arch_in_syscall(const uint64_t words[8], struct user_regs_struct *regs);
+/* The registers of a thread of which only these are known; in no call. */
+void cprof_arch_at(uint64_t sp, uint64_t pc, struct user_regs_struct *regs);
+#define CPROF_ARCH_AT_KNOWN (1u << CPROF_REG_SP | 1u << CPROF_REG_PC)
 int64_t cprof_arch_syscall(const struct user_regs_struct *regs, uint64_t arguments[6]);
 
 #endif

@@ -4,6 +4,7 @@
  */
 #include "remote.h"
 
+#include <cprof/util.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -138,6 +139,27 @@ bool cprof_procfs_syscall(int procfd, pid_t tid, uint64_t words[8])
 	return true;
 }
 
+bool cprof_procfs_place(int procfd, pid_t tid, uint64_t *sp, uint64_t *pc)
+{
+	char text[256];
+	ssize_t got = read_task(procfd, tid, "syscall", text, sizeof(text) - 1);
+	char *at;
+
+	if (got <= 0)
+		return false; /* "running": not now */
+	text[got] = '\0';
+	at = strrchr(text, ' '); /* the last two, whatever is before them */
+	if (!at || strncmp(at, " 0x", 3) != 0)
+		return false;
+	parse_hex(at + 3, pc);
+	*at = '\0';
+	at = strrchr(text, ' ');
+	if (!at || strncmp(at, " 0x", 3) != 0)
+		return false;
+	parse_hex(at + 3, sp);
+	return true;
+}
+
 /* The hexadecimal mask behind "\nKey:\t". */
 static uint64_t read_mask(const char *status, const char *key)
 {
@@ -148,7 +170,8 @@ static uint64_t read_mask(const char *status, const char *key)
 	return mask;
 }
 
-bool cprof_procfs_ignored_pending(int procfd)
+/* The process's; "" if it cannot be read. */
+static const char *read_status(int procfd)
 {
 	static char text[8192];
 	int fd = openat(procfd, "status", O_RDONLY | O_CLOEXEC);
@@ -156,10 +179,20 @@ bool cprof_procfs_ignored_pending(int procfd)
 
 	if (fd >= 0)
 		close(fd);
-	if (got <= 0)
-		return false;
-	text[got] = '\0';
+	text[CPROF_MAX(got, 0)] = '\0';
+	return text;
+}
+
+bool cprof_procfs_ignored_pending(int procfd)
+{
+	const char *text = read_status(procfd);
+
 	return read_mask(text, "\nShdPnd:\t") & read_mask(text, "\nSigIgn:\t");
+}
+
+bool cprof_procfs_dumping_core(int procfd)
+{
+	return read_mask(read_status(procfd), "\nCoreDumping:\t") == 1;
 }
 
 bool cprof_procfs_seccomp(int procfd, pid_t tid, unsigned *mode, unsigned *filters)

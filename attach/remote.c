@@ -464,8 +464,11 @@ void cprof_remote_serve(struct cprof_held *held)
 
 void cprof_remote_prepare(void)
 {
+	int policy = sched_getscheduler(0) & ~SCHED_RESET_ON_FORK;
+
 	/* While a thread is held nobody else's work comes first, where that is permitted. */
-	if (sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 1}) != 0)
+	if (policy != SCHED_FIFO && policy != SCHED_RR &&
+	    sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 1}) != 0)
 		setpriority(PRIO_PROCESS, 0, -20);
 	prctl(PR_SET_TIMERSLACK, 1);
 	cprof_stop_ticking(TICK_NS);

@@ -225,6 +225,11 @@ struct cprof_held {
 	struct cprof_arch_frame frame;
 };
 
+/*
+ * Before the thread is held: what it is made to do ends with a wait for us, and where it is of a
+ * real-time class, on our CPU, we would not get there. False: it cannot be outdone.
+ */
+bool cprof_held_outrank(pid_t tid);
 /* Borrows a thread; false with the result set if there is none. */
 bool cprof_held_take(struct cprof_remote *remote, struct cprof_held *held);
 /* Restores it and lets it go. */

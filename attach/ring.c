@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <cprof/agent_ring.h>
 #include <cprof/util.h>
-#include <string.h>
 
 #define PUBLISH_STEP (64u << 10) /* a target that waits for room is told of it so often */
 #define STUCK_NS     1000000000ull
@@ -121,24 +120,17 @@ const uint8_t *cprof_agent_ring_next(struct cprof_agent_ring *ring, uint32_t *re
 
 void cprof_agent_registers(const struct cprof_agent_record *record, struct cprof_regs *regs)
 {
-	static const struct {
-		uint8_t number; /* DWARF's */
-		size_t offset;
-	} saved[] = {
-		{3, offsetof(struct cprof_agent_record, rbx)},
-		{CPROF_REG_BP, offsetof(struct cprof_agent_record, rbp)},
-		{CPROF_REG_SP, offsetof(struct cprof_agent_record, sp)},
-		{12, offsetof(struct cprof_agent_record, r12)},
-		{13, offsetof(struct cprof_agent_record, r13)},
-		{14, offsetof(struct cprof_agent_record, r14)},
-		{15, offsetof(struct cprof_agent_record, r15)},
-		{CPROF_REG_PC, offsetof(struct cprof_agent_record, pc)},
+	*regs = (struct cprof_regs){
+		.known = 1u << 3 | 1u << CPROF_REG_BP | 1u << CPROF_REG_SP | 0xfu << 12 |
+			 1u << CPROF_REG_PC,
+		.returned = true,
 	};
-
-	*regs = (struct cprof_regs){.returned = true};
-	for (size_t i = 0; i < CPROF_COUNT(saved); i++) {
-		memcpy(&regs->value[saved[i].number], (const uint8_t *)record + saved[i].offset,
-		       sizeof(uint64_t));
-		regs->known |= 1u << saved[i].number;
-	}
+	regs->value[3] = record->rbx; /* by DWARF's numbers */
+	regs->value[CPROF_REG_BP] = record->rbp;
+	regs->value[CPROF_REG_SP] = record->sp;
+	regs->value[12] = record->r12;
+	regs->value[13] = record->r13;
+	regs->value[14] = record->r14;
+	regs->value[15] = record->r15;
+	regs->value[CPROF_REG_PC] = record->pc;
 }

@@ -114,7 +114,10 @@ static struct cprof_error *take_result(struct owned_snapshot *owned)
 		snapshot->count++;
 		*thread = (struct cprof_snapshot_thread){
 			.tid = tracee->tid, .state = tracee->state, .syscall = -1};
-		if (tracee->phase != CPROF_TRACEE_HELD) {
+		thread->late = tracee->phase == CPROF_TRACEE_LATER;
+		snapshot->late += thread->late;
+		if (tracee->phase != CPROF_TRACEE_HELD && tracee->phase != CPROF_TRACEE_LOOKED &&
+		    !thread->late) {
 			snapshot->unstoppable++;
 			if (tracee->phase == CPROF_TRACEE_SPARED)
 				thread->syscall =
@@ -126,10 +129,13 @@ static struct cprof_error *take_result(struct owned_snapshot *owned)
 		thread->stack = tracer->pool + tracee->stack_at;
 		thread->stack_length = tracee->stack_length;
 		cprof_arch_regs(&tracee->regs, &thread->regs);
+		if (tracee->phase == CPROF_TRACEE_LOOKED)
+			thread->regs.known = CPROF_ARCH_AT_KNOWN;
 		thread->syscall = cprof_arch_syscall(&tracee->regs, thread->arguments);
 	}
 	qsort(snapshot->threads, snapshot->count, sizeof(*snapshot->threads), compare_tids);
 	snapshot->taken_ns = tracer->taken_ns;
+	snapshot->dumping_core = tracer->dumping_core;
 	snapshot->stops = tracer->stops;
 	if (tracer->first_stop_ns)
 		snapshot->stopped_ns = tracer->last_release_ns - tracer->first_stop_ns;

@@ -19,6 +19,7 @@
 #define DRAIN_TRIES  50
 #define LATE_NS      1000000000ull /* for a thread that only lacks a CPU to stop on */
 #define ADDRESSED_NS 100000000ull  /* the same while others are held */
+#define LEAST_NS     1000000ull    /* for those of a further scan */
 #define LATE_US      200           /* between looks at such threads */
 
 enum cprof_stop cprof_stop_classify(int status)
@@ -117,6 +118,15 @@ static bool collect_one(struct cprof_tracer *tracer, struct cprof_tracee *tracee
 	return true;
 }
 
+/* All scans together have others held for late threads no longer than is allowed; but a thread that
+ * has just been born comes soon. */
+static void spend(struct cprof_tracer *tracer, uint64_t since_ns)
+{
+	uint64_t left = tracer->straggler_ns - CPROF_MIN(tracer->straggler_ns, since_ns);
+
+	tracer->straggler_ns = CPROF_MAX(left, LEAST_NS);
+}
+
 /*
  * One by one, since waiting for any makes the kernel look at all each time: with 10,000 threads
  * that took 2.3 s. The last first: when that one has stopped, the others have, and we slept once.
@@ -124,7 +134,8 @@ static bool collect_one(struct cprof_tracer *tracer, struct cprof_tracee *tracee
  */
 static void collect(struct cprof_tracer *tracer)
 {
-	uint64_t deadline = cprof_now_ns() + tracer->straggler_ns;
+	uint64_t begin = cprof_now_ns();
+	uint64_t deadline = begin + tracer->straggler_ns;
 	int flags = 0;
 
 	for (size_t i = tracer->count; i-- > 0;) {
@@ -136,6 +147,8 @@ static void collect(struct cprof_tracer *tracer)
 		tracee->phase = CPROF_TRACEE_LATE;
 		flags = WNOHANG;
 	}
+	if (flags)
+		spend(tracer, cprof_now_ns() - begin);
 }
 
 struct scan {
@@ -144,7 +157,7 @@ struct scan {
 	bool addressed; /* those too that signals are addressed to */
 };
 
-static bool wanted(const struct cprof_tracer *tracer, pid_t tid)
+bool cprof_stop_wanted(const struct cprof_tracer *tracer, pid_t tid)
 {
 	if (!tracer->tids)
 		return true;
@@ -187,7 +200,7 @@ static bool seize(void *context, pid_t tid)
 	struct cprof_tracer *tracer = scan->tracer;
 	struct cprof_tracee *tracee;
 
-	if (!wanted(tracer, tid))
+	if (!cprof_stop_wanted(tracer, tid))
 		return true;
 	tracee = cprof_tracee_get(tracer, tid);
 	if (!tracee) {
@@ -223,7 +236,7 @@ void cprof_stop_new(struct cprof_tracer *tracer, bool addressed, size_t *fresh)
 	if (!scan.fresh || tracer->fault)
 		return;
 	if (!tracer->first_stop_ns) {
-		cprof_stop_ticking(tracer->straggler_ns / 4);
+		cprof_stop_ticking(CPROF_MIN(tracer->straggler_ns / 4, LEAST_NS));
 		tracer->taken_ns = cprof_wall_ns();
 		tracer->first_stop_ns = cprof_now_ns();
 	}
@@ -254,7 +267,7 @@ static void release(struct cprof_tracer *tracer, struct cprof_tracee *tracee)
 		ptrace(PTRACE_DETACH, tracee->tid, NULL, (long)tracee->signal);
 }
 
-/* Lets a late thread go if it has stopped by now; false if it has not. */
+/* Looks at a late thread and lets it go if it has stopped by now; false if it has not. */
 static bool release_late(struct cprof_tracer *tracer, struct cprof_tracee *tracee)
 {
 	int status;
@@ -266,11 +279,27 @@ static bool release_late(struct cprof_tracer *tracer, struct cprof_tracee *trace
 	if (got < 0)
 		return true;
 	hold(tracer, tracee, status);
+	if (tracee->phase != CPROF_TRACEE_HELD)
+		return true;
+	cprof_tracer_read_stack(tracer, tracee);
 	release(tracer, tracee);
-	/* What it did then is of another moment than the others' stacks: told as not stopped. */
-	if (tracee->phase == CPROF_TRACEE_HELD)
-		tracee->phase = CPROF_TRACEE_FREED;
+	tracee->phase = CPROF_TRACEE_LATER;
 	return true;
+}
+
+/* True while some are to be waited for. */
+static bool look_at_late(struct cprof_tracer *tracer, bool addressed)
+{
+	bool some = false;
+
+	for (size_t i = 0; i < tracer->count; i++) {
+		struct cprof_tracee *tracee = &tracer->tracees[i];
+
+		if (tracee->phase == CPROF_TRACEE_LATE && (tracee->addressed || !addressed) &&
+		    !release_late(tracer, tracee))
+			some |= cprof_procfs_state(tracer->procfd, tracee->tid) != 'D';
+	}
+	return some;
 }
 
 /*
@@ -281,14 +310,8 @@ static void release_all_late(struct cprof_tracer *tracer, bool addressed, uint64
 {
 	uint64_t end = cprof_now_ns() + limit_ns;
 
-	for (size_t i = 0; i < tracer->count; i++) {
-		struct cprof_tracee *tracee = &tracer->tracees[i];
-
-		while (tracee->phase == CPROF_TRACEE_LATE && (tracee->addressed || !addressed) &&
-		       !release_late(tracer, tracee) && cprof_now_ns() < end &&
-		       cprof_procfs_state(tracer->procfd, tracee->tid) != 'D')
-			usleep(LATE_US);
-	}
+	while (look_at_late(tracer, addressed) && cprof_now_ns() < end)
+		usleep(LATE_US);
 }
 
 void cprof_stop_release(struct cprof_tracer *tracer)

@@ -175,6 +175,10 @@ struct cprof_error *cprof_remote_check(const struct cprof_target *target,
 	if (state == 'T')
 		return cprof_error_create(CPROF_DENIED, "continue it first: kill -CONT",
 					  "pid %d: stopped by a signal", pid);
+	if (cprof_procfs_dumping_core(cprof_target_procfd(target)))
+		return cprof_error_create(
+			CPROF_DENIED, "read its core dump, or use `threads`",
+			"pid %d: it has crashed and its core dump is being written", pid);
 	if (has_shadow_stack(target))
 		return cprof_error_create(CPROF_DENIED,
 					  "start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off",

@@ -8,6 +8,7 @@
 #include <cprof/util.h>
 #include <elf.h>
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -321,6 +322,25 @@ static bool suitable(struct cprof_held *held)
 	       ptrace(PTRACE_GETSIGMASK, held->tid, sizeof(held->mask), &held->mask) == 0;
 }
 
+bool cprof_held_outrank(pid_t tid)
+{
+	int policy = sched_getscheduler(tid) & ~SCHED_RESET_ON_FORK;
+	struct sched_param its = {0};
+	struct sched_param own = {0};
+
+	if (policy == SCHED_OTHER || policy == SCHED_BATCH || policy == SCHED_IDLE || policy < 0)
+		return true;
+	if ((policy != SCHED_FIFO && policy != SCHED_RR) || sched_getparam(tid, &its) != 0 ||
+	    sched_getparam(0, &own) != 0)
+		return false;
+	if (own.sched_priority > its.sched_priority)
+		return true;
+	/* With the highest of all its wait yields to us. */
+	own.sched_priority =
+		CPROF_MIN(its.sched_priority + 1, sched_get_priority_max(SCHED_FIFO));
+	return sched_setscheduler(0, SCHED_FIFO, &own) == 0;
+}
+
 /* False: try another one, unless there is a result. */
 static bool try_thread(struct cprof_held *held, pid_t tid)
 {
@@ -330,6 +350,8 @@ static bool try_thread(struct cprof_held *held, pid_t tid)
 	held->lost = false;
 	held->at_stop = false;
 	held->running = true;
+	if (!cprof_held_outrank(tid))
+		return false;
 	if (ptrace(PTRACE_SEIZE, tid, NULL, (void *)PTRACE_O_TRACESYSGOOD) != 0) {
 		/* One that is ending cannot be seized either: that is no refusal. */
 		if (errno == EPERM && !strchr("ZX", cprof_procfs_state(remote->procfd, tid) ?: 'X'))
@@ -388,6 +410,9 @@ static bool try_all(const struct choice *choice, struct cprof_held *held)
 
 bool cprof_held_take(struct cprof_remote *remote, struct cprof_held *held)
 {
+	/* It is as good as ended, and must not be interrupted at that. */
+	if (cprof_procfs_dumping_core(remote->procfd))
+		return cprof_held_fail(held, CPROF_REMOTE_GONE, 0);
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		struct choice choice = {.remote = remote};
 

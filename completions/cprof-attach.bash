@@ -25,7 +25,8 @@ _cprof_attach() {
 	else
 		case $previous in
 		-p | --pid) words=$(_cprof_attach_pids) ;;
-		-e | --event) words="cpu cycles heap block threads" ;;
+		-e | --event) words="cpu cycles heap mutex block threads threadcreate" ;;
+		--mutex-side) words="holder waiter" ;;
 		--sampling) words="auto cpu-wide per-thread" ;;
 		-f | --format) words="pprof folded text json" ;;
 		--unwinder) words="cfi fp libunwind" ;;
@@ -50,7 +51,7 @@ _cprof_attach() {
 				--leak-heap -F --rate --heap-rate --debug-dir --color -q --quiet -v --verbose -h --help
 				-V --version --" ;;
 			detach) words="-p --pid --check -q --quiet -v --verbose -h --help -V --version" ;;
-			report) words="top tree peek list traces folded -o --output -f --format --sample-index --base --source-path
+			report) words="top tree peek list traces folded locks -o --output -f --format --sample-index --base --source-path
 				--cum -n --count --focus --ignore --by --color -q --quiet -v --verbose -h --help
 				-V --version" ;;
 			view) words="--sample-index --base --focus --source-path --headless --keys --frames

@@ -151,6 +151,9 @@ void cprof_agent_live_restore(uint64_t *key);
  * `inside` of its shard, for cprof_agent_leave() to lower. */
 bool cprof_agent_enter(struct call *call, struct frame *frame);
 void cprof_agent_leave(struct call *call);
+/* seen.c. Whether this call has a stack of the table `seen`, its number; `room`: bytes from the
+ * stack pointer upwards that a record would carry. */
+bool cprof_agent_seen_find(const struct call *call, uint64_t room, uint32_t *stack);
 
 /* ring.c. A sample of the call that gave `address`; `key`: its live entry, NULL: none. */
 void cprof_agent_ring_alloc(struct call *call, uint64_t address, uint64_t *key);

@@ -150,20 +150,30 @@ CPROF_AGENT_FUNCTIONS(HOOK_OF)
 ".macro hook_musl_WRITE bank, id\n peek \\bank, \\id, cmpl $0, (%rdi)\n .endm\n"
 ".macro hook_musl_SPIN bank, id\n peek \\bank, \\id, cmpl $0, (%rdi)\n .endm\n"
 
-/* Whether anybody who is timed waits in the lock's bucket. */
-".macro let_go bank, id, lock\n"
+/* Whether anybody who is timed waits in the lock's bucket. Whoever has been charged for already is
+ * of interest only while somebody sleeps: glibc's plain mutexes are 1 while nobody does. */
+".macro let_go bank, id, lock, awake\n"
 "	begin \\bank, \\id\n"
 "	mov \\lock, %rax\n"
 "	shr $4, %rax\n"
 "	and $0x3ff, %eax\n"
-"	cmpb $0, 0x51000(%r11,%rax)\n"
+"	movzwl 0x51000(%r11,%rax,2), %eax\n"
+"	test %eax, %eax\n"
+"	jne 3f\n"
+"1:	jmp *cprof_agent_config_page+8*hook_index(%rip)\n"
+"3:	test %al, %al\n"
 "	jne 2f\n"
-"	end\n"
+"	cmpl $\\awake, (\\lock)\n"
+"	je 1b\n"
+"2:	mov $hook_index, %eax\n"
+"	jmp hook_slow\n"
+"	.set hook_index, hook_index + 1\n"
 ".endm\n"
-".macro hook_glibc_UNLOCK bank, id\n let_go \\bank, \\id, %rdi\n .endm\n"
-".macro hook_musl_UNLOCK bank, id\n let_go \\bank, \\id, %rdi\n .endm\n"
-".macro hook_glibc_COND bank, id\n let_go \\bank, \\id, %rsi\n .endm\n"
-".macro hook_musl_COND bank, id\n let_go \\bank, \\id, %rsi\n .endm\n"
+".macro hook_glibc_UNLOCK bank, id\n let_go \\bank, \\id, %rdi, 1\n .endm\n"
+".macro hook_glibc_COND bank, id\n let_go \\bank, \\id, %rsi, 1\n .endm\n"
+/* musl's first word is a mutex's type, a rwlock's count, a spin lock's 1 */
+".macro hook_musl_UNLOCK bank, id\n let_go \\bank, \\id, %rdi, -1\n .endm\n"
+".macro hook_musl_COND bank, id\n let_go \\bank, \\id, %rsi, -1\n .endm\n"
 
 ".macro lock_hooks bank\n"
 CPROF_AGENT_LOCKS(LOCK_HOOK_OF)

@@ -21,6 +21,10 @@ static const uint8_t shapes[] = {
 #undef SHAPE
 };
 
+/* In `waiting`. */
+#define ONE_FRESH   1u
+#define ONE_CHARGED 0x100u
+
 /* One call of a lock's hook. */
 struct lock_call {
 	struct call
@@ -159,8 +163,13 @@ static struct cprof_agent_wait *claim(const struct lock_call *call)
 
 static void release(const struct lock_call *call)
 {
+	uint32_t state =
+		__atomic_exchange_n(&call->wait->state, CPROF_AGENT_WAIT_OVER, __ATOMIC_ACQ_REL);
+
+	__atomic_sub_fetch(&SHARED->waiting[call->bucket],
+			   state == CPROF_AGENT_WAIT_CHARGED ? ONE_CHARGED : ONE_FRESH,
+			   __ATOMIC_ACQ_REL);
 	STORE(&call->wait->lock, 0);
-	__atomic_sub_fetch(&SHARED->waiting[call->bucket], 1, __ATOMIC_ACQ_REL);
 }
 
 /* From here on whoever unlocks is charged, also while our stack is copied. */
@@ -185,10 +194,10 @@ static bool begin_wait(struct lock_call *call)
 	wait->began_ns = call->began_ns;
 	wait->unlock = 0;
 	wait->weight = (uint32_t)call->call.rate;
-	wait->tid = cprof_agent_tid(&call->call);
+	STORE(&wait->state, CPROF_AGENT_WAIT_FRESH);
 	STORE(&wait->charged_ns, call->began_ns);
 	STORE(&wait->lock, call->lock);
-	__atomic_add_fetch(&SHARED->waiting[call->bucket], 1, __ATOMIC_ACQ_REL);
+	__atomic_add_fetch(&SHARED->waiting[call->bucket], ONE_FRESH, __ATOMIC_ACQ_REL);
 	call->call.size = call->began_ns;
 	if (!cprof_agent_ring_lock(&call->call, CPROF_AGENT_RECORD_WAIT, call->id, call->lock)) {
 		release(call);
@@ -207,7 +216,7 @@ static void end_wait(struct lock_call *call)
 		__atomic_exchange_n(&wait->charged_ns, CPROF_AGENT_LOCK_LEFT, __ATOMIC_ACQ_REL);
 	uint64_t now = clock_ns(CLOCK_FINE, SHARED->forbidden);
 	struct cprof_agent_got got = {
-		.tid = wait->tid,
+		.tid = cprof_agent_tid(&call->call),
 		.id = call->id,
 		.address = call->lock,
 		.unlock = LOAD(&wait->unlock),
@@ -222,16 +231,36 @@ static void end_wait(struct lock_call *call)
 	cprof_agent_ring_got(&call->call, &got);
 }
 
+/* Takes what an entry has waited since it was charged last: 0, if it is not its turn, or has the
+ * lock by now. */
+static uint64_t take_slice(struct lock_call *call, struct cprof_agent_wait *wait, uint64_t now)
+{
+	uint32_t fresh = CPROF_AGENT_WAIT_FRESH;
+	uint64_t least = LOAD(&wait->state) == fresh ? 1 : CPROF_AGENT_LOCK_SLICE;
+	uint64_t before = LOAD(&wait->charged_ns);
+
+	do {
+		if (before > now || now - before < least) /* LEFT is later than any time */
+			return 0;
+	} while (!SWAP(&wait->charged_ns, &before, now));
+	STORE(&wait->unlock, call->id);
+	if (SWAP(&wait->state, &fresh, CPROF_AGENT_WAIT_CHARGED))
+		__atomic_add_fetch(&SHARED->waiting[call->bucket], ONE_CHARGED - ONE_FRESH,
+				   __ATOMIC_ACQ_REL);
+	return now - before;
+}
+
 /* Charges the caller with what those who are timed have waited; how many they are. */
 static uint64_t charge(struct lock_call *call)
 {
+	struct cprof_agent_lock_rate *rate = &SHARED->lock_rates[call->bucket];
 	struct cprof_agent_wait *waits = SHARED->lock_waits[call->bucket];
 	uint64_t count = 0;
 	uint64_t now = 0;
 
 	for (uint32_t i = 0; i < CPROF_AGENT_LOCK_WAYS; i++) {
 		struct cprof_agent_wait *wait = &waits[i];
-		uint64_t before;
+		uint64_t slice;
 
 		if (LOAD(&wait->lock) != call->lock)
 			continue;
@@ -241,16 +270,13 @@ static uint64_t charge(struct lock_call *call)
 			now = clock_ns(CLOCK_FINE, SHARED->forbidden);
 			call->id = ADD(&SHARED->next_id, 1);
 		}
-		before = LOAD(&wait->charged_ns);
-		while (before < now && !SWAP(&wait->charged_ns, &before, now))
-			;
-		if (before >= now) /* it has the lock by now, or came only just */
-			continue;
-		STORE(&wait->unlock, call->id);
-		call->call.size += (now - before) * wait->weight;
-		count++;
+		slice = take_slice(call, wait, now);
+		call->call.size += slice * wait->weight;
+		count += slice != 0;
 	}
 	call->call.rate = count;
+	if (count && ADD(&rate->timed, 1) % CPROF_AGENT_LOCK_TIMED == 0)
+		thin(rate);
 	return count;
 }
 

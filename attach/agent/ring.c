@@ -5,8 +5,9 @@
 #include "agent.h"
 
 /* At rate 1, for room in the ring: longer than a profiler ever needs. */
-#define WAIT_NS 1000000000ull
-#define PAGE    4096u
+#define WAIT_NS     1000000000ull
+#define PAGE        4096u
+#define FETCH_AHEAD 512u /* bytes */
 
 struct ring {
 	uint64_t *head;
@@ -31,6 +32,15 @@ static void stamp(const struct ring *ring, uint64_t position, uint64_t length, u
 	uint64_t *word = (uint64_t *)&ring->bytes[position % ring->size];
 
 	STORE(word, length | (uint64_t)((uint32_t)position | state) << 32);
+}
+
+/* The reader had these bytes last: they are fetched before the records that will lie there are
+ * written, or each would wait for them. */
+static void fetch(const struct ring *ring, uint64_t position)
+{
+	const uint8_t *place = &ring->bytes[(position + FETCH_AHEAD) % ring->size];
+
+	__asm__ volatile("prefetchw %0" : : "m"(*place));
 }
 
 /* Waits until the reader has moved. When that was in vain nobody waits again for the same. */
@@ -71,6 +81,7 @@ static void *reserve(const struct ring *ring, bool wait, uint32_t length, uint64
 	if (pad)
 		stamp(ring, head, pad, CPROF_AGENT_STAMP_PAD);
 	*position = head + pad;
+	fetch(ring, *position + length);
 	stamp(ring, *position, length, CPROF_AGENT_STAMP_BUSY);
 	return &ring->bytes[*position % ring->size];
 }
@@ -181,31 +192,38 @@ struct draft {
 	struct ring ring;
 	struct cprof_agent_record *record;
 	uint64_t position;
-	uint64_t room; /* for the stack */
+	uint64_t known; /* bytes of stack that may be read by plain loads, 0: not known */
+	uint64_t room;  /* for the stack */
+	uint32_t tid;
 };
+
+static struct draft draft_of(const struct call *call, struct ring ring)
+{
+	struct draft draft = {.ring = ring, .tid = tid_of(call, true)};
+	uint64_t most = SHARED->stack_max & ~7u;
+
+	if (most > CPROF_AGENT_STACK_MAX)
+		most = CPROF_AGENT_STACK_MAX;
+	draft.known = known_stack(call, draft.tid);
+	draft.room = draft.known && draft.known < most ? draft.known : most;
+	return draft;
+}
 
 /* False: there is no room. */
 static bool draft_begin(struct draft *draft, const struct call *call, bool wait, uint64_t address)
 {
-	uint32_t tid = tid_of(call, true);
-	uint64_t known = known_stack(call, tid);
-	uint64_t most = SHARED->stack_max & ~7u;
-	struct cprof_agent_record *record;
-	uint64_t length;
+	uint64_t known = draft->known;
+	uint64_t length = draft->room;
+	struct cprof_agent_record *record =
+		reserve(&draft->ring, wait, (uint32_t)(sizeof(*record) + length), &draft->position);
 
-	if (most > CPROF_AGENT_STACK_MAX)
-		most = CPROF_AGENT_STACK_MAX;
-	draft->room = known && known < most ? known : most;
-	record = reserve(&draft->ring, wait, (uint32_t)(sizeof(*record) + draft->room),
-			 &draft->position);
 	if (!record)
 		return false;
-	fill(record, call, tid, address);
-	length = draft->room;
+	fill(record, call, draft->tid, address);
 	if (known)
 		copy(record + 1, (const void *)call->sp, length);
 	else
-		length = read_stack(call, tid, record + 1, length);
+		length = read_stack(call, draft->tid, record + 1, length);
 	record->stack_length = (uint32_t)length;
 	record->cut = known ? known > length : length == draft->room;
 	draft->record = record;
@@ -227,14 +245,45 @@ static void draft_end(const struct draft *draft)
 	stamp(&draft->ring, draft->position, length, CPROF_AGENT_STAMP_DONE);
 }
 
+static void count_dropped(const struct call *call)
+{
+	ADD(&SHARED->dropped, 1);
+	if (call->exact)
+		ADD(&SHARED->dropped_bytes, call->size);
+}
+
+static void put_seen(const struct call *call, uint32_t tid, uint64_t address, uint32_t stack)
+{
+	const struct ring ring = heap_ring();
+	uint64_t position;
+	struct cprof_agent_record *record =
+		reserve(&ring, true, CPROF_AGENT_RECORD_MIDDLE, &position);
+
+	if (!record) {
+		count_dropped(call);
+		return;
+	}
+	record->type = CPROF_AGENT_RECORD_SEEN;
+	record->function = (uint16_t)call->function;
+	record->tid = tid;
+	record->address = address;
+	record->id = stack;
+	record->size = call->size;
+	ADD(&SHARED->allocs, 1);
+	stamp(&ring, position, CPROF_AGENT_RECORD_MIDDLE, CPROF_AGENT_STAMP_DONE);
+}
+
 void cprof_agent_ring_alloc(struct call *call, uint64_t address, uint64_t *key)
 {
-	struct draft draft = {.ring = heap_ring()};
+	struct draft draft = draft_of(call, heap_ring());
+	uint32_t stack;
 
+	if (call->exact && draft.known && cprof_agent_seen_find(call, draft.room, &stack)) {
+		put_seen(call, draft.tid, address, stack);
+		return;
+	}
 	if (!draft_begin(&draft, call, call->exact, address)) {
-		ADD(&SHARED->dropped, 1);
-		if (call->exact)
-			ADD(&SHARED->dropped_bytes, call->size);
+		count_dropped(call);
 		if (key)
 			cprof_agent_live_release(key);
 		return;
@@ -262,7 +311,6 @@ void cprof_agent_ring_short(struct call *call, uint16_t type, uint64_t address)
 	record->type = type;
 	record->function = (uint16_t)call->function;
 	record->tid = tid_of(call, false);
-	record->id = 0;
 	record->address = address;
 	if (type == CPROF_AGENT_RECORD_FREE)
 		ADD(&SHARED->frees, 1);
@@ -273,7 +321,7 @@ void cprof_agent_ring_short(struct call *call, uint16_t type, uint64_t address)
 
 bool cprof_agent_ring_lock(struct call *call, uint16_t type, uint64_t id, uint64_t lock)
 {
-	struct draft draft = {.ring = lock_ring()};
+	struct draft draft = draft_of(call, lock_ring());
 
 	if (!draft_begin(&draft, call, false, lock)) {
 		ADD(&SHARED->lock_dropped, 1);

@@ -282,7 +282,10 @@ struct cprof_agent_bucket {
  * Contention. A thread that finds its lock taken is timed, one in `every` of its bucket's: it then
  * has an entry in the bucket until it has the lock. Whoever unlocks while there are entries for the
  * lock is charged with what they have waited since the last who was (`charged_ns`), and leaves its
- * record's id. `waiting` of a bucket counts entries: an unlock looks there only.
+ * record's id. Where a lock is let go and taken again by others over and over while somebody waits
+ * for it, charging each of them would cost more than the lock: an entry that has been charged is
+ * left alone for SLICE ns, and while nobody sleeps on a mutex. `waiting` of a bucket counts entries
+ * that were never charged (lower 8 bits) and the others: an unlock looks there only.
  */
 #define CPROF_AGENT_LOCK_BITS    10
 #define CPROF_AGENT_LOCK_BUCKETS (1u << CPROF_AGENT_LOCK_BITS)
@@ -290,6 +293,7 @@ struct cprof_agent_bucket {
 #define CPROF_AGENT_LOCK_WAYS    8u
 #define CPROF_AGENT_LOCK_TIMED   64u /* by so many the agent doubles `every` by itself */
 #define CPROF_AGENT_LOCK_EVERY   (1u << 20)
+#define CPROF_AGENT_LOCK_SLICE   100000ull
 #define CPROF_AGENT_LOCK_BUSY    1ull
 #define CPROF_AGENT_LOCK_LEFT    UINT64_MAX /* in `charged_ns`: the thread has the lock */
 
@@ -304,10 +308,47 @@ struct cprof_agent_wait {
 	uint64_t charged_ns;
 	uint64_t unlock; /* id of the UNLOCK record charged last, 0 none */
 	uint32_t weight; /* `every` when it was chosen */
-	uint32_t tid;
+	uint32_t state;  /* enum cprof_agent_wait_state */
+};
+enum cprof_agent_wait_state {
+	CPROF_AGENT_WAIT_FRESH,
+	CPROF_AGENT_WAIT_CHARGED,
+	CPROF_AGENT_WAIT_OVER,
 };
 
 #define CPROF_AGENT_LOCK_RING_SIZE (512u << 10)
+
+/*
+ * Rate 1: stacks that the profiler has unwound before, in place of the live table, which that rate
+ * has no use for. A call with this pc and sp, the same in those registers that are in `mask`, and
+ * the same words where its unwinding looked, has the same stack: its record only says which (SEEN).
+ *
+ * The profiler alone writes: an entry before it is linked into its bucket, and never again until
+ * all are forgotten: sequence + 1 (odd), heads cleared, sequence + 2. A reader that finds another
+ * sequence afterwards may have compared anything, and has found nothing.
+ */
+struct cprof_agent_seen {
+	uint64_t pc;
+	uint64_t sp;
+	uint64_t registers[6]; /* rbx rbp r12 r13 r14 r15 */
+	uint32_t mask;         /* bit i: registers[i] matters */
+	uint32_t next;         /* in its bucket: as in `heads` */
+	uint32_t stack;        /* the profiler's number of it */
+	uint32_t count;        /* of words */
+	uint32_t length;       /* bytes of stack that there must be … */
+	uint32_t whole;        /* … 1: so many that a record could carry, neither more nor less */
+	uint64_t words[]; /* value in the lower 48 bits, above it its place: distance from sp / 8 */
+};
+#define CPROF_AGENT_SEEN_BITS 13
+#define CPROF_AGENT_SEEN_AREA                                                                      \
+	(CPROF_AGENT_BUCKETS * sizeof(struct cprof_agent_bucket) - (4u << CPROF_AGENT_SEEN_BITS))
+#define CPROF_AGENT_SEEN_CHAIN 16u /* entries of a bucket that are looked at */
+
+struct cprof_agent_seen_table {
+	/* of entries: offset in the area / 8 + 1, 0: none; bucket: from pc + sp * 3 by HASH */
+	uint32_t heads[1u << CPROF_AGENT_SEEN_BITS];
+	uint64_t area[CPROF_AGENT_SEEN_AREA / 8];
+};
 
 #define CPROF_AGENT_RING_SIZE (4u << 20)
 #define CPROF_AGENT_STACK_MAX 32768u /* `stack_max` is cut to it */
@@ -355,7 +396,8 @@ struct cprof_agent_shared {
 			      * by looking at several threads; 0 unknown: gettid is called */
 	uint64_t lock_tail;  /* of the ring of locks */
 	uint32_t lock_fixed; /* 1: `every` is the profiler's only */
-	uint32_t reserved[15];
+	uint32_t seen_sequence;
+	uint32_t reserved[14];
 	/* written by the agent; counts since the start */
 	uint64_t head __attribute__((aligned(64))); /* position: bytes reserved so far */
 	uint64_t next_id;                           /* the id drawn last */
@@ -379,14 +421,17 @@ struct cprof_agent_shared {
 	uint64_t lock_full;     /* … or in the bucket */
 	uint64_t lock_failures; /* records without a stack */
 	/* the rest, each at its own page */
-	uint8_t waiting[CPROF_AGENT_LOCK_BUCKETS] __attribute__((aligned(4096)));
+	uint16_t waiting[CPROF_AGENT_LOCK_BUCKETS] __attribute__((aligned(4096)));
 	struct cprof_agent_lock_rate lock_rates[CPROF_AGENT_LOCK_BUCKETS];
 	struct cprof_agent_wait lock_waits[CPROF_AGENT_LOCK_BUCKETS][CPROF_AGENT_LOCK_WAYS]
 		__attribute__((aligned(4096)));
 	uint8_t lock_ring[CPROF_AGENT_LOCK_RING_SIZE] __attribute__((aligned(4096)));
 	struct cprof_agent_order orders[CPROF_AGENT_ORDERS] __attribute__((aligned(4096)));
 	struct cprof_agent_stack stacks[CPROF_AGENT_SHARDS] __attribute__((aligned(4096)));
-	struct cprof_agent_bucket table[CPROF_AGENT_BUCKETS] __attribute__((aligned(4096)));
+	union {
+		struct cprof_agent_bucket table[CPROF_AGENT_BUCKETS];
+		struct cprof_agent_seen_table seen; /* rate 1 */
+	} __attribute__((aligned(4096)));
 	uint8_t ring[CPROF_AGENT_RING_SIZE] __attribute__((aligned(4096)));
 };
 #define CPROF_AGENT_QUIET_NS 5000000000ull
@@ -402,6 +447,7 @@ enum cprof_agent_record_type {
 	CPROF_AGENT_RECORD_FREE, /* rate 1 only, before the real free; no stack. Also for blocks
 				  * that are not known, and twice when one free calls another */
 	CPROF_AGENT_RECORD_KEEP, /* rate 1 only: that free did not happen (realloc failed) */
+	CPROF_AGENT_RECORD_SEEN, /* rate 1 only: an allocation with a stack of the table `seen` */
 	/* in the ring of locks; `function` is an enum cprof_agent_lock, `address` the lock's */
 	CPROF_AGENT_RECORD_WAIT = 16, /* with stack; size: when it began, ns; rate: its weight */
 	CPROF_AGENT_RECORD_GOT,       /* that wait is over: struct cprof_agent_got */
@@ -431,10 +477,11 @@ struct cprof_agent_record {
 	uint16_t type;
 	uint16_t function; /* enum cprof_agent_function */
 	uint32_t tid;
-	uint64_t id; /* from 1, unique; FREE, KEEP: 0 */
 	uint64_t address;
 	/* FREE and KEEP end here */
+	uint64_t id;   /* from 1, unique; SEEN: the stack's number */
 	uint64_t size; /* bytes, as asked for */
+	/* SEEN ends here */
 	uint64_t rate;
 	uint64_t thread_pointer;
 	uint64_t pc; /* registers of the caller, right after its call */
@@ -448,7 +495,8 @@ struct cprof_agent_record {
 	uint32_t stack_length; /* bytes of stack that follow, from `sp` upwards */
 	uint32_t cut;          /* 1: there was more */
 };
-#define CPROF_AGENT_RECORD_SHORT __builtin_offsetof(struct cprof_agent_record, size)
+#define CPROF_AGENT_RECORD_SHORT  __builtin_offsetof(struct cprof_agent_record, id)
+#define CPROF_AGENT_RECORD_MIDDLE __builtin_offsetof(struct cprof_agent_record, rate)
 
 /* The end of a wait, short. */
 struct cprof_agent_got {
@@ -533,6 +581,9 @@ _Static_assert(sizeof(struct cprof_agent_order) == 32, "");
 _Static_assert(sizeof(struct cprof_agent_record) == 128, "");
 _Static_assert(sizeof(struct cprof_agent_got) == 56, "");
 _Static_assert(__builtin_offsetof(struct cprof_agent_shared, waiting) == 4096, "");
+_Static_assert(CPROF_AGENT_RECORD_SHORT == 24 && CPROF_AGENT_RECORD_MIDDLE == 40, "");
+_Static_assert(sizeof(struct cprof_agent_seen) == 88, "");
+_Static_assert(CPROF_AGENT_STACK_MAX / 8 <= 1u << 16, "places in a stack");
 _Static_assert(sizeof(struct cprof_agent_header) <= 1024, "");
 _Static_assert(sizeof(struct cprof_agent_config) <= CPROF_AGENT_CONTROL - CPROF_AGENT_CONFIG, "");
 _Static_assert(sizeof(struct cprof_agent_private) <= CPROF_AGENT_PRIVATE_SIZE, "");

@@ -26,8 +26,9 @@ struct cprof_snapshot_options {
 
 struct cprof_snapshot_thread {
 	pid_t tid;
-	char state;      /* procfs's letter, read before the stop; 0 unknown */
-	bool held;       /* it was stopped: what follows is known */
+	char state; /* procfs's letter, read before the stop; 0 unknown */
+	bool held;  /* it was stopped: what follows is known */
+	bool late;  /* held, but only when the others had gone on: it lacked a CPU to stop on */
 	bool group_stop; /* it was stopped by a signal anyway, and still is */
 	int64_t syscall; /* the system call it was in, -1 none; known, with its arguments, of a
 			  * thread that was not held because it waits for a futex in unmapped
@@ -42,6 +43,8 @@ struct cprof_snapshot {
 	struct cprof_snapshot_thread *threads; /* ascending tid */
 	size_t count;
 	size_t unstoppable;  /* of them, not held (D state, vfork parent, futex gone) */
+	size_t late;         /* of them, seen after the others */
+	bool dumping_core;   /* it has crashed: nobody was stopped, `held` ones are dead */
 	uint64_t taken_ns;   /* wall clock */
 	uint64_t stopped_ns; /* longest that any thread was held: first interrupt to last release */
 	uint64_t stops;      /* ptrace stops */
@@ -50,9 +53,10 @@ struct cprof_snapshot {
 /*
  * Stops every thread, copies registers and stacks, lets them go. The target sees no EINTR: an
  * interrupted system call is restarted (DESIGN.md, Thread dump). Signals that arrive meanwhile are
- * delivered once; a process in group-stop stays in it. Errors: CPROF_DENIED with the rule (another
- * tracer, that is still there after a second, and its name; Yama; seccomp on us);
- * CPROF_NO_PROCESS when the target ends.
+ * delivered once; a process in group-stop stays in it. One that has crashed and writes its core
+ * dump is only looked at, since a stop would cut that short: PC and SP are known. Errors:
+ * CPROF_DENIED with the rule (another tracer, that is still there after a second, and its name;
+ * Yama; seccomp on us); CPROF_NO_PROCESS when the target ends.
  */
 struct cprof_error *cprof_snapshot_take(const struct cprof_target *target,
 					const struct cprof_snapshot_options *options,

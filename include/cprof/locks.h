@@ -71,6 +71,9 @@ void cprof_block_renamed(struct cprof_block *block, pid_t tid);
 void cprof_block_exec(struct cprof_block *block, pid_t tid);
 /* Records were lost: whoever waits may have run meanwhile. */
 void cprof_block_lost(struct cprof_block *block);
+/* Where there are more threads than `most`, those that ended long ago become one, "[ended
+ * threads]". Nothing of the sums changes. True: rows made before do not compare with later ones. */
+bool cprof_block_fold(struct cprof_block *block, size_t most);
 void cprof_block_stats(const struct cprof_block *block, struct cprof_block_stats *stats);
 
 /* What there is to tell, waits that go on until `now` included. */
@@ -78,6 +81,11 @@ struct cprof_block_rows;
 struct cprof_error *cprof_block_rows(struct cprof_block *block, uint64_t now,
 				     struct cprof_block_rows **rows);
 void cprof_block_rows_destroy(struct cprof_block_rows *rows);
+/* Leaves what is new since earlier rows of the same accounts. False without memory. */
+bool cprof_block_rows_subtract(struct cprof_block_rows *rows,
+			       const struct cprof_block_rows *before);
+/* How much is kept, for who keeps many. */
+size_t cprof_block_rows_count(const struct cprof_block_rows *rows);
 /* Adds value types as Go's block profile has them; before any sample. */
 void cprof_block_describe(struct cprof_profile *profile);
 /* Adds the rows to a profile in which their stacks' ids are good and named: what is waited for is
@@ -142,12 +150,20 @@ struct cprof_builder *cprof_contention_builder(struct cprof_contention *contenti
 struct cprof_contention_rows;
 struct cprof_error *cprof_contention_rows(struct cprof_contention *contention, uint64_t now,
 					  struct cprof_contention_rows **rows);
+/* The same without names of locks, to be subtracted from later ones: cheap. */
+struct cprof_error *cprof_contention_mark(struct cprof_contention *contention, uint64_t now,
+					  struct cprof_contention_rows **rows);
 void cprof_contention_rows_destroy(struct cprof_contention_rows *rows);
+bool cprof_contention_rows_subtract(struct cprof_contention_rows *rows,
+				    const struct cprof_contention_rows *before);
+size_t cprof_contention_rows_count(const struct cprof_contention_rows *rows);
 /*
  * Adds one side to a named profile in which the stacks' ids are good: types as Go's mutex profile,
  * label `lock`, and for each of the locks that were waited for longest a comment:
  *   lock "LABEL": contentions 812, delay 123456789 ns, longest 4567890 ns, waiters f 61%; g 39%
+ * Where the stacks are those of the waiters another comment says so.
  */
+#define CPROF_CONTENTION_OF_WAITERS "stacks are of those that waited"
 struct cprof_error *cprof_contention_fill(const struct cprof_contention_rows *rows,
 					  enum cprof_contention_side side,
 					  struct cprof_profile *profile);

@@ -5,7 +5,9 @@
  *    CAP_BPF): no descriptor per thread, no cost per context switch, short threads are seen; four
  *    clocks out of step share the rate, so that a target's own rhythm is not met in one place;
  *  - per thread: one inherited event per (thread, CPU), all of a CPU redirected into one ring.
- * Records of all rings arrive merged by time.
+ * Records of all rings arrive merged by time. Each CPU's come in the order they were written: one
+ * that tells of a birth, an end or a mapping can be younger in its place than its time says, by a
+ * sample that interrupted its writing.
  */
 #ifndef CPROF_PERF_H
 #define CPROF_PERF_H
@@ -28,16 +30,20 @@ enum cprof_perf_clock {
 	CPROF_PERF_CPU_CLOCK, /* values are nanoseconds of CPU */
 	CPROF_PERF_CYCLES,    /* needs a PMU */
 	CPROF_PERF_SWITCHES,  /* a sample where a thread leaves its CPU, and switch records */
+	/* A sample in the thread that creates another, just after the FORK record about it. Per
+	 * thread it may come twice, while stack dumps change their size. */
+	CPROF_PERF_BIRTHS,
 };
 
 struct cprof_perf_config {
 	enum cprof_perf_way way;
 	enum cprof_perf_clock clock;
 	/* Samples per second and thread. SWITCHES: of all threads, 0: every switch; CPU-wide only
-	 * samples are thinned, switch records never. */
+	 * samples are thinned, switch records never. BIRTHS: of no meaning. */
 	unsigned rate;
 	uint32_t stack_bytes; /* most bytes of a stack dump; 0: 64 KB, shrinking as needed */
-	bool kernel;          /* sample kernel time and record kernel frames, where permitted */
+	bool kernel;          /* sample kernel time and record kernel frames, where permitted;
+			       * BIRTHS have none */
 	bool user_stack;      /* registers and stack bytes */
 	bool beside_another;  /* of several sessions that share what memory may be locked */
 };
@@ -105,7 +111,7 @@ struct cprof_perf_record {
 		struct cprof_perf_lost {
 			uint64_t id;
 			uint64_t count;
-			bool switches; /* there may be switch records among them */
+			bool records; /* SWITCHES, BIRTHS: not samples, but what tells of threads */
 		} lost;
 		struct cprof_perf_switch {
 			bool out;       /* the thread leaves its CPU; otherwise it gets one */
@@ -145,7 +151,7 @@ struct cprof_error *cprof_perf_rescan(struct cprof_perf *perf);
 
 struct cprof_perf_stats {
 	enum cprof_perf_way way;
-	const char *clock;     /* "cpu-clock", "cycles", "context-switches" */
+	const char *clock;     /* "cpu-clock", "cycles", "context-switches", "task_newtask" */
 	bool kernel;           /* kernel time is sampled */
 	uint64_t period;       /* ns (or cycles) a sample stands for */
 	uint64_t lost;         /* samples that found no room */

@@ -22,6 +22,7 @@ struct cprof_report_options {
 	int count; /* rows; 0: the default (all that is not dropped), -1: all */
 	enum cprof_report_by by;
 	const char *source_path; /* for list: directories, ':' between, NULL none */
+	bool difference; /* something was subtracted: its comments do not hold for what is left */
 };
 
 /* The table of `pprof -top`: header, "Dropped N nodes", flat flat% sum% cum cum% name. */
@@ -44,6 +45,22 @@ struct cprof_error *cprof_report_json(const struct cprof_profile *profile, FILE 
 /* One line a stack: root;…;leaf VALUE (the selected value type). */
 struct cprof_error *cprof_report_folded(const struct cprof_profile *profile,
 					const struct cprof_report_options *options, FILE *out);
+
+/*
+ * Locks of a mutex profile by how long was waited for them: delay, contentions, mean, longest wait,
+ * then for each who held it (the stacks that are charged) and who waited. What only our own files
+ * tell, in the comments of cprof_contention_fill(), is "-" for others; label `lock`, if there is
+ * one, tells locks apart. `focus` and `ignore` go by the locks' names, sample_index "contentions"
+ * sorts by that. A usage error if there are no contentions and delay.
+ */
+struct cprof_error *cprof_report_locks(const struct cprof_profile *profile,
+				       const struct cprof_report_options *options, FILE *out);
+/* {"contentions","delay_ns","locks":[{"lock","contentions","delay_ns","mean_ns","longest_ns",
+ * "holders":[{"function","contentions","delay_ns"}],"waiters":[{"function","share"}]}]}: absent
+ * what is not known; "stacks" where it is not known which; of waiting stacks "waiters" has what
+ * "holders" has otherwise. */
+struct cprof_error *cprof_report_locks_json(const struct cprof_profile *profile,
+					    const struct cprof_report_options *options, FILE *out);
 
 /* Thread dumps. `all`: no grouping of identical stacks. `earlier` (--watch): an earlier dump of the
  * same process, NULL if none: threads that have not moved since are marked. */

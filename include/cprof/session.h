@@ -23,9 +23,10 @@ enum cprof_kind {
 	CPROF_KIND_CPU = 1,
 	CPROF_KIND_CYCLES = 2, /* instead of CPU: the same samples, another clock */
 	CPROF_KIND_HEAP = 4,
-	CPROF_KIND_THREADS = 8, /* one dump, taken when its snapshot is asked for */
-	CPROF_KIND_BLOCK = 16,  /* off-CPU time; begins with a dump */
-	CPROF_KIND_MUTEX = 32,  /* contention; hooks the C library's locks */
+	CPROF_KIND_THREADS = 8,       /* one dump, taken when its snapshot is asked for */
+	CPROF_KIND_BLOCK = 16,        /* off-CPU time; begins with a dump */
+	CPROF_KIND_MUTEX = 32,        /* contention; hooks the C library's locks */
+	CPROF_KIND_THREADCREATE = 64, /* stacks that create threads */
 };
 /* "cpu", "cycles", …: as -e spells it; NULL for no single kind. */
 const char *cprof_kind_name(enum cprof_kind kind);
@@ -75,13 +76,15 @@ struct cprof_session_stats {
 	struct cprof_session_counts heap_counts;
 	struct cprof_session_counts block_counts; /* stacks */
 	struct cprof_session_counts mutex_counts;
-	struct cprof_session_counts dump; /* as of its last snapshot */
+	struct cprof_session_counts births_counts; /* samples and lost: threads created */
+	struct cprof_session_counts dump;          /* as of its last snapshot */
 	uint64_t unwind_ns;
 	uint64_t symbolize_ns;
 	uint64_t duration_ns;
 	uint64_t attach_ns;               /* start to first data, 0: none came */
 	uint64_t threads;                 /* threads seen */
 	struct cprof_perf_stats perf;     /* with CPU or CYCLES */
+	struct cprof_perf_stats births;   /* with THREADCREATE */
 	struct cprof_perf_stats switches; /* with BLOCK, as the following */
 	struct cprof_block_stats block;
 	char block_problem[256]; /* why those that sleep throughout have no stack; "" they have */

@@ -62,6 +62,7 @@ struct cprof_dump_thread {
 	char name[64];
 	char state;
 	bool held; /* false: it could not be stopped, there are no frames */
+	bool late; /* seen when the others had gone on: it lacked a CPU to stop on */
 	struct cprof_wait wait;
 	struct cprof_dump_frame *frames; /* innermost first; equal stacks share them: same pointer.
 					  * Of a stack too deep the innermost and outermost are
@@ -95,6 +96,8 @@ struct cprof_dump {
 	struct cprof_dump_thread *threads; /* ascending tid */
 	size_t count;
 	size_t unstoppable;
+	size_t late;
+	bool dumping_core;                   /* it has crashed; nobody was stopped */
 	struct cprof_dump_mapping *mappings; /* ascending */
 	size_t mapping_count;
 	struct cprof_deadlock *deadlocks;

@@ -138,10 +138,11 @@ static struct cprof_error *set_events(struct cprof_options *options,
 		length = strcspn(next, ",");
 		snprintf(word, sizeof(word), "%.*s", (int)CPROF_MIN(length, sizeof(word)), next);
 		if (!cprof_kind_find(word))
-			return cprof_usage_error(options->verb,
-						 "--%s %.*s: there is no such kind yet (there are "
-						 "cpu, cycles, heap, block, threads)",
-						 option->name, (int)CPROF_MIN(length, 64u), next);
+			return cprof_usage_error(
+				options->verb,
+				"--%s %.*s: there is no such kind yet (there are "
+				"cpu, cycles, heap, mutex, block, threads, threadcreate)",
+				option->name, (int)CPROF_MIN(length, 64u), next);
 		options->kinds |= cprof_kind_find(word);
 		if ((options->kinds & clocks) == clocks)
 			return cprof_usage_error(options->verb,
@@ -269,13 +270,14 @@ const struct cprof_option cprof_option_table[] = {
 	 set_thread, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RECORD,
 	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap and mutex (put an "
-	 "agent into the process),\nblock (where threads wait), threads (one dump, at the\nend); "
-	 "repeatable",
+	 "agent into the process),\nblock (where threads wait), threads (one dump, at the\nend), "
+	 "threadcreate (who creates threads); repeatable",
 	 set_events, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_RUN,
 	 "cpu (default: CPU time), cycles (needs the hardware's\ncounters), heap (what lives at "
 	 "the "
-	 "end has leaked),\nmutex (who makes whom wait), block (where threads wait);\nrepeatable",
+	 "end has leaked),\nmutex (who makes whom wait), block (where threads wait),\n"
+	 "threadcreate (who creates threads); repeatable",
 	 set_events, 0, NULL},
 	{"event", 'e', "KIND[,KIND...]", CPROF_VERB_NONE,
 	 "what is begun at once beside CPU time: heap and mutex (put\nan agent into the process), "
@@ -423,7 +425,9 @@ const struct cprof_verb cprof_verb_table[] = {
 	 "  peek REGEX  those that match\n"
 	 "  list REGEX  source lines of the functions that match, with their cost\n"
 	 "  traces      every stack with its labels\n"
-	 "  folded      one line a stack: root;...;leaf VALUE\n",
+	 "  folded      one line a stack: root;...;leaf VALUE\n"
+	 "  locks       of a mutex profile: the locks by how long was waited for them, who\n"
+	 "              held them, who waited; --focus and --ignore go by their names\n",
 	 cprof_verb_report},
 	{"view", CPROF_VERB_VIEW, "FILE [OPTION]...", "the live view's screens on a saved profile",
 	 "Keys: ? lists them, q leaves.\n", cprof_verb_view},

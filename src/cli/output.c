@@ -68,6 +68,8 @@ const struct cprof_session_counts *cprof_kind_counts(const struct cprof_session_
 		return &stats->mutex_counts;
 	if (kind == CPROF_KIND_BLOCK)
 		return &stats->block_counts;
+	if (kind == CPROF_KIND_THREADCREATE)
+		return &stats->births_counts;
 	return kind == CPROF_KIND_THREADS ? &stats->dump : &stats->cpu;
 }
 
@@ -143,6 +145,22 @@ void cprof_tell_block(const struct cprof_options *options, const struct cprof_se
 			   (unsigned long long)perf->lost_records);
 	if (options->verbose)
 		cprof_note(options, "block: switches %s%s%s%s, %u bytes of stack a sample",
+			   cprof_perf_way_name(perf->way), perf->way_reason ? " (" : "",
+			   perf->way_reason ? perf->way_reason : "", perf->way_reason ? ")" : "",
+			   perf->stack_bytes);
+}
+
+void cprof_tell_births(const struct cprof_options *options, const struct cprof_session_stats *stats)
+{
+	const struct cprof_perf_stats *perf = &stats->births;
+
+	if (perf->lost_records)
+		cprof_note(options,
+			   "threadcreate: %llu records were lost: some threads may have been "
+			   "created that are not told of",
+			   (unsigned long long)perf->lost_records);
+	if (options->verbose)
+		cprof_note(options, "threadcreate: %s%s%s%s, %u bytes of stack a sample",
 			   cprof_perf_way_name(perf->way), perf->way_reason ? " (" : "",
 			   perf->way_reason ? perf->way_reason : "", perf->way_reason ? ")" : "",
 			   perf->stack_bytes);

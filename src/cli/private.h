@@ -181,6 +181,8 @@ struct cprof_result {
 void cprof_tell_result(const struct cprof_result *result, const struct cprof_session_stats *stats);
 /* How the accounts of waits went. */
 void cprof_tell_block(const struct cprof_options *options, const struct cprof_session_stats *stats);
+void cprof_tell_births(const struct cprof_options *options,
+		       const struct cprof_session_stats *stats);
 /* What the agent reached and what it did not, and how accounting went. */
 void cprof_tell_agent(const struct cprof_options *options, struct cprof_session *session,
 		      unsigned kinds, const struct cprof_session_stats *stats);

@@ -126,6 +126,8 @@ static void tell_notes(const struct cprof_recording *recording,
 		tell_perf_notes(recording, stats);
 	if (kinds & CPROF_KIND_BLOCK)
 		cprof_tell_block(options, stats);
+	if (kinds & CPROF_KIND_THREADCREATE)
+		cprof_tell_births(options, stats);
 	if (kinds & (CPROF_KIND_HEAP | CPROF_KIND_MUTEX))
 		cprof_tell_agent(options, recording->session, kinds, stats);
 	if (kinds & CPROF_KIND_THREADS && options->verbose)

@@ -45,15 +45,18 @@ struct view {
 				      const struct cprof_report_options *options, FILE *out);
 	struct cprof_error *(*matching)(const struct cprof_profile *profile, const char *pattern,
 					const struct cprof_report_options *options, FILE *out);
+	struct cprof_error *(*json)(const struct cprof_profile *profile,
+				    const struct cprof_report_options *options, FILE *out);
 };
 
 static const struct view views[] = {
-	{"top", CPROF_FORMAT_TEXT, NULL, NULL},
-	{"folded", CPROF_FORMAT_FOLDED, NULL, NULL},
-	{"tree", CPROF_FORMAT_TEXT, cprof_report_tree, NULL},
-	{"peek", CPROF_FORMAT_TEXT, NULL, cprof_report_peek},
-	{"list", CPROF_FORMAT_TEXT, NULL, cprof_report_list},
-	{"traces", CPROF_FORMAT_TEXT, cprof_report_traces, NULL},
+	{"top", CPROF_FORMAT_TEXT, NULL, NULL, NULL},
+	{"folded", CPROF_FORMAT_FOLDED, NULL, NULL, NULL},
+	{"tree", CPROF_FORMAT_TEXT, cprof_report_tree, NULL, NULL},
+	{"peek", CPROF_FORMAT_TEXT, NULL, cprof_report_peek, NULL},
+	{"list", CPROF_FORMAT_TEXT, NULL, cprof_report_list, NULL},
+	{"traces", CPROF_FORMAT_TEXT, cprof_report_traces, NULL, NULL},
+	{"locks", CPROF_FORMAT_TEXT, cprof_report_locks, NULL, cprof_report_locks_json},
 };
 
 static const struct view *find_view(const char *name)
@@ -76,7 +79,7 @@ static struct cprof_error *choose(const struct cprof_options *options, const str
 	if (!*view)
 		return cprof_usage_error(options->verb,
 					 "report %s: there is no such view (there are top, tree, "
-					 "peek, list, traces, folded)",
+					 "peek, list, traces, folded, locks)",
 					 options->arguments[0]);
 	*file = options->arguments[count - 1];
 	if (count == 1 && find_view(*file) && access(*file, F_OK))
@@ -88,16 +91,17 @@ static struct cprof_error *choose(const struct cprof_options *options, const str
 		return cprof_usage_error(options->verb, "report: one file at a time");
 	if ((*view)->matching)
 		*pattern = options->arguments[1];
-	if ((*view)->report || (*view)->matching) {
-		if (options->format >= 0 && options->format != CPROF_FORMAT_TEXT)
-			return cprof_usage_error(options->verb, "report %s: it is text only",
-						 (*view)->name);
-	}
+	if (!(*view)->report && !(*view)->matching)
+		return NULL;
+	if (options->format >= 0 && options->format != CPROF_FORMAT_TEXT &&
+	    !((*view)->json && options->format == CPROF_FORMAT_JSON))
+		return cprof_usage_error(options->verb, "report %s: as text%s only", (*view)->name,
+					 (*view)->json ? " or json" : "");
 	return NULL;
 }
 
 static struct cprof_error *format_view(const struct cprof_profile *profile, const struct view *view,
-				       const char *pattern,
+				       const char *pattern, bool json,
 				       const struct cprof_report_options *report, void **bytes,
 				       size_t *length)
 {
@@ -109,6 +113,8 @@ static struct cprof_error *format_view(const struct cprof_profile *profile, cons
 		return cprof_error_nomem();
 	if (view->matching)
 		error = view->matching(profile, pattern, report, out);
+	else if (json)
+		error = view->json(profile, report, out);
 	else
 		error = view->report(profile, report, out);
 	if (fclose(out) && !error)
@@ -149,6 +155,7 @@ struct cprof_error *cprof_verb_report(const struct cprof_options *options, int *
 		.cum = options->cum,
 		.by = (enum cprof_report_by)options->by,
 		.source_path = options->source_path,
+		.difference = options->base != NULL,
 	};
 	struct cprof_profile *profile = NULL;
 	CPROF_AUTO_FREE void *bytes = NULL;
@@ -168,7 +175,8 @@ struct cprof_error *cprof_verb_report(const struct cprof_options *options, int *
 		format = (enum cprof_format)options->format;
 	CPROF_TRY(read_profile(options, file, &profile));
 	if (view->report || view->matching)
-		error = format_view(profile, view, pattern, &report, &bytes, &length);
+		error = format_view(profile, view, pattern, format == CPROF_FORMAT_JSON, &report,
+				    &bytes, &length);
 	else
 		error = cprof_format_profile(profile, format, &report, &bytes, &length);
 	cprof_profile_destroy(profile);

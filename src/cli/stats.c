@@ -93,6 +93,17 @@ static void add_block(json_t *root, const struct cprof_session_stats *stats)
 	json_object_set_new(root, "block", object);
 }
 
+static void add_births(json_t *root, const struct cprof_session_stats *stats)
+{
+	const struct cprof_session_counts *counts = &stats->births_counts;
+	json_t *object = json_object();
+
+	set_number(object, "created", counts->samples + counts->lost);
+	set_number(object, "lost_records", stats->births.lost_records);
+	set_number(object, "stack_bytes", stats->births.stack_bytes);
+	json_object_set_new(root, "threadcreate", object);
+}
+
 /* Of dumps and of the agent together. */
 static void add_stops(json_t *root, const struct cprof_session_stats *stats)
 {
@@ -190,8 +201,12 @@ struct cprof_error *cprof_stats_write(const struct cprof_session_stats *stats, u
 		add_perf(root, &stats->perf);
 	else if (kinds & CPROF_KIND_BLOCK)
 		add_perf(root, &stats->switches);
+	else if (kinds & CPROF_KIND_THREADCREATE)
+		add_perf(root, &stats->births);
 	if (kinds & CPROF_KIND_BLOCK)
 		add_block(root, stats);
+	if (kinds & CPROF_KIND_THREADCREATE)
+		add_births(root, stats);
 	if (kinds & CPROF_KIND_HEAP)
 		add_heap(root, stats);
 	if (kinds & CPROF_KIND_MUTEX)

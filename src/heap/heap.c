@@ -78,6 +78,27 @@ static bool keep_sample(struct cprof_heap *heap, const struct cprof_agent_record
 	return cprof_heap_samples_put(&heap->samples, &sample);
 }
 
+/* What the record says its stack is; false: it lies. */
+static bool find_stack(struct cprof_heap *heap, const struct cprof_heap_record *record,
+		       struct cprof_heap_found *found)
+{
+	const struct cprof_heap_account *account;
+	uint64_t stack = record->fixed.id;
+
+	if (record->fixed.type != CPROF_AGENT_RECORD_SEEN) {
+		cprof_heap_stack(heap, record, found);
+		return true;
+	}
+	if (!heap->exact || stack >= heap->account_count)
+		return false;
+	account = &heap->accounts[stack];
+	if (!(account->alloc_objects > 0))
+		return false;
+	*found = (struct cprof_heap_found){
+		.stack = (uint32_t)stack, .frames = account->frames, .end = account->end};
+	return true;
+}
+
 static void on_alloc(struct cprof_heap *heap, const struct cprof_heap_record *record)
 {
 	const struct cprof_agent_record *fixed = &record->fixed;
@@ -92,7 +113,11 @@ static void on_alloc(struct cprof_heap *heap, const struct cprof_heap_record *re
 	}
 	if (heap->config.wanted && !heap->config.wanted(heap->config.context, (pid_t)fixed->tid))
 		return;
-	cprof_heap_stack(heap, record, &found);
+	if (!find_stack(heap, record, &found)) {
+		heap->ring.malformed++;
+		heap->ring.lost++;
+		return;
+	}
 	account = account_of(heap, found.stack);
 	if (!account || !(heap->exact ? keep_block(heap, fixed, found.stack)
 				      : keep_sample(heap, fixed, found.stack, weight))) {
@@ -100,6 +125,8 @@ static void on_alloc(struct cprof_heap *heap, const struct cprof_heap_record *re
 		heap->lost_bytes += fixed->size;
 		return;
 	}
+	account->frames = found.frames;
+	account->end = found.end;
 	heap->stats.samples++;
 	heap->stats.ends[found.end]++;
 	heap->stats.frames += found.frames;
@@ -129,6 +156,8 @@ static void on_record(struct cprof_heap *heap, const struct cprof_heap_record *r
 	if (record->fixed.type == CPROF_AGENT_RECORD_ALLOC) {
 		if (heap->config.bounds)
 			cprof_agent_bounds_note(heap->config.bounds, &record->fixed);
+		on_alloc(heap, record);
+	} else if (record->fixed.type == CPROF_AGENT_RECORD_SEEN) {
 		on_alloc(heap, record);
 	} else if (!heap->exact) {
 		heap->ring.malformed++; /* frees are read from the live table */
@@ -224,7 +253,7 @@ static void relieve(struct cprof_heap *heap, bool pressed)
 
 double cprof_heap_drain(struct cprof_heap *heap)
 {
-	double full = cprof_heap_ring_begin(&heap->ring);
+	double full = cprof_agent_ring_begin(&heap->ring);
 	struct cprof_heap_record record;
 	bool dropped;
 
@@ -262,7 +291,7 @@ static struct cprof_error *create_exact(struct cprof_heap *heap)
 	heap->undo = calloc(CPROF_HEAP_UNDO, sizeof(*heap->undo));
 	if (!heap->undo)
 		return cprof_error_nomem();
-	return cprof_heap_memo_create(&heap->memo);
+	return cprof_heap_memo_create(heap->config.shared, &heap->memo);
 }
 
 struct cprof_error *cprof_heap_create(const struct cprof_heap_config *config,

@@ -17,6 +17,7 @@
 #define CHAIN_MAX  64u   /* stacks with the same pc and sp */
 #define WORDS_MAX  2048u /* that one stack may stand on */
 #define NO_ENTRY   0u
+#define NEVER      UINT32_MAX
 #define KEY_COUNT  CPROF_COUNT(key_registers)
 #define MASK_FRAME (1u << CPROF_REG_PC | 1u << CPROF_REG_SP)
 
@@ -30,6 +31,7 @@ struct entry {
 	uint32_t length; /* of the captured stack if that matters, otherwise what is needed of it */
 	uint32_t next;   /* offset in the arena */
 	uint32_t count;
+	uint32_t told; /* generation of the agent's table in which it is; NEVER: cannot be told */
 	bool length_matters;
 	struct cprof_heap_found found;
 	struct word {
@@ -44,9 +46,12 @@ struct cprof_heap_memo {
 	uint32_t heads[BUCKETS];
 	struct cprof_frame frames[CPROF_FRAMES_SAMPLE];
 	struct word words[WORDS_MAX];
+	uint64_t told[WORDS_MAX];
+	struct cprof_heap_seen seen;
 };
 
-struct cprof_error *cprof_heap_memo_create(struct cprof_heap_memo **result)
+struct cprof_error *cprof_heap_memo_create(struct cprof_agent_shared *shared,
+					   struct cprof_heap_memo **result)
 {
 	struct cprof_heap_memo *memo = calloc(1, sizeof(*memo));
 
@@ -57,6 +62,7 @@ struct cprof_error *cprof_heap_memo_create(struct cprof_heap_memo **result)
 		free(memo);
 		return cprof_error_nomem();
 	}
+	cprof_heap_seen_init(&memo->seen, shared);
 	cprof_heap_memo_flush(memo);
 	*result = memo;
 	return NULL;
@@ -74,21 +80,7 @@ void cprof_heap_memo_flush(struct cprof_heap_memo *memo)
 {
 	memset(memo->heads, 0, sizeof(memo->heads));
 	memo->used = sizeof(struct entry); /* offset 0 is no entry */
-}
-
-void cprof_heap_registers(const struct cprof_agent_record *record, struct cprof_regs *regs)
-{
-	*regs = (struct cprof_regs){.known = MASK_FRAME, .returned = true};
-	regs->value[CPROF_REG_PC] = record->pc;
-	regs->value[CPROF_REG_SP] = record->sp;
-	regs->value[CPROF_REG_BP] = record->rbp;
-	regs->value[3] = record->rbx;
-	regs->value[12] = record->r12;
-	regs->value[13] = record->r13;
-	regs->value[14] = record->r14;
-	regs->value[15] = record->r15;
-	for (size_t i = 0; i < KEY_COUNT; i++)
-		regs->known |= 1u << key_registers[i];
+	cprof_heap_seen_clear(&memo->seen);
 }
 
 static struct entry *entry_at(const struct cprof_heap_memo *memo, uint32_t offset)
@@ -107,7 +99,7 @@ static bool same_registers(const struct entry *entry, const struct cprof_agent_r
 
 	if (!entry->known)
 		return true;
-	cprof_heap_registers(record, &regs);
+	cprof_agent_registers(record, &regs);
 	for (size_t i = 0; i < KEY_COUNT; i++)
 		if ((entry->known & (1u << key_registers[i])) &&
 		    regs.value[key_registers[i]] != entry->registers[i])
@@ -127,20 +119,48 @@ static bool same_words(const struct entry *entry, const uint8_t *stack)
 	return true;
 }
 
-bool cprof_heap_memo_find(const struct cprof_heap_memo *memo,
-			  const struct cprof_heap_record *record, struct cprof_heap_found *found)
+/* What has been met twice: many stacks of some programs are met only once. */
+static void tell_agent(struct cprof_heap_memo *memo, struct entry *entry)
+{
+	struct cprof_agent_seen seen = {
+		.pc = entry->pc,
+		.sp = entry->sp,
+		.stack = entry->found.stack,
+		.count = entry->count,
+		.length = entry->length,
+		.whole = entry->length_matters,
+	};
+
+	for (size_t i = 0; i < KEY_COUNT; i++) {
+		seen.registers[i] = entry->registers[i];
+		seen.mask |= (entry->known >> key_registers[i] & 1u) << i;
+	}
+	for (uint32_t i = 0; i < entry->count; i++)
+		if (!cprof_heap_seen_word(entry->words[i].value, entry->words[i].offset,
+					  &memo->told[i])) {
+			entry->told = NEVER;
+			return;
+		}
+	if (cprof_heap_seen_tell(&memo->seen, &seen, memo->told))
+		entry->told = memo->seen.generation;
+}
+
+bool cprof_heap_memo_find(struct cprof_heap_memo *memo, const struct cprof_heap_record *record,
+			  bool tell, struct cprof_heap_found *found)
 {
 	const struct cprof_agent_record *fixed = &record->fixed;
 	uint32_t at = memo->heads[bucket_of(fixed->pc, fixed->sp)];
 
 	for (; at != NO_ENTRY; at = entry_at(memo, at)->next) {
-		const struct entry *entry = entry_at(memo, at);
+		struct entry *entry = entry_at(memo, at);
 
 		if (entry->pc != fixed->pc || entry->sp != fixed->sp ||
 		    (entry->length_matters ? fixed->stack_length != entry->length
 					   : fixed->stack_length < entry->length) ||
 		    !same_registers(entry, fixed) || !same_words(entry, record->stack))
 			continue;
+		if (tell && entry->told != memo->seen.generation && entry->told != NEVER)
+			tell_agent(memo, entry);
 		*found = entry->found;
 		return true;
 	}

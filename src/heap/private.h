@@ -13,19 +13,6 @@
 
 /* --- ring.c: records, in order ------------------------------------------------------------- */
 
-struct cprof_heap_ring {
-	struct cprof_agent_shared *shared;
-	uint64_t tail;        /* what has been consumed; the shared copy is only written */
-	uint64_t published;   /* what the target knows of it */
-	uint64_t limit;       /* the head, when the current pass began */
-	uint32_t length;      /* of the record last handed out, consumed by the next call */
-	uint64_t stuck_at;    /* the tail that an unfinished record holds back … */
-	uint64_t stuck_ns;    /* … since then, */
-	uint64_t stuck_limit; /* when the head was there */
-	uint64_t malformed;
-	uint64_t lost;
-};
-
 /* A record whose fields are ours and valid; `stack` lies in the ring: fixed.stack_length bytes that
  * may change at any time. Until the next call. */
 struct cprof_heap_record {
@@ -33,11 +20,29 @@ struct cprof_heap_record {
 	const uint8_t *stack;
 };
 
-void cprof_heap_ring_init(struct cprof_heap_ring *ring, struct cprof_agent_shared *shared);
-/* Begins a pass over what is there now; how full the ring is, 0 to 1. */
-double cprof_heap_ring_begin(struct cprof_heap_ring *ring);
+void cprof_heap_ring_init(struct cprof_agent_ring *ring, struct cprof_agent_shared *shared);
 /* The next record of the pass; false: none that is finished. */
-bool cprof_heap_ring_next(struct cprof_heap_ring *ring, struct cprof_heap_record *record);
+bool cprof_heap_ring_next(struct cprof_agent_ring *ring, struct cprof_heap_record *record);
+
+/* --- seen.c: stacks that the agent need not copy again ------------------------------------- */
+
+struct cprof_heap_seen {
+	struct cprof_agent_shared *shared;
+	size_t used; /* words of the area */
+	uint32_t sequence;
+	uint32_t generation; /* since when what is told is there, from 1 */
+	uint64_t cleared_ns;
+	uint32_t heads[1u << CPROF_AGENT_SEEN_BITS]; /* what was written there */
+};
+
+void cprof_heap_seen_init(struct cprof_heap_seen *seen, struct cprof_agent_shared *shared);
+/* The agent forgets all. */
+void cprof_heap_seen_clear(struct cprof_heap_seen *seen);
+/* False: the agent cannot be told such a word of a stack. */
+bool cprof_heap_seen_word(uint64_t value, uint64_t offset, uint64_t *word);
+/* False: there is no room. May clear before. */
+bool cprof_heap_seen_tell(struct cprof_heap_seen *seen, const struct cprof_agent_seen *entry,
+			  const uint64_t *words);
 
 /* --- memo.c: stacks that were unwound before ----------------------------------------------- */
 
@@ -50,18 +55,18 @@ struct cprof_heap_found {
 
 struct cprof_heap_memo;
 
-struct cprof_error *cprof_heap_memo_create(struct cprof_heap_memo **memo);
+struct cprof_error *cprof_heap_memo_create(struct cprof_agent_shared *shared,
+					   struct cprof_heap_memo **memo);
 void cprof_heap_memo_destroy(struct cprof_heap_memo *memo);
 void cprof_heap_memo_flush(struct cprof_heap_memo *memo);
-bool cprof_heap_memo_find(const struct cprof_heap_memo *memo,
-			  const struct cprof_heap_record *record, struct cprof_heap_found *found);
+/* What is found is also told to the agent, if `tell`. */
+bool cprof_heap_memo_find(struct cprof_heap_memo *memo, const struct cprof_heap_record *record,
+			  bool tell, struct cprof_heap_found *found);
 /* Remembers that unwinding `regs` over `memory` (plain bytes) gave `stack`. */
 void cprof_heap_memo_learn(struct cprof_heap_memo *memo, struct cprof_space *space,
 			   struct cprof_unwinder *unwinder, const struct cprof_regs *regs,
 			   const struct cprof_memory *memory, const struct cprof_stack *stack,
 			   const struct cprof_heap_found *found);
-/* The registers of a record. */
-void cprof_heap_registers(const struct cprof_agent_record *record, struct cprof_regs *regs);
 
 /* --- live.c: what has not been freed ------------------------------------------------------- */
 
@@ -124,6 +129,8 @@ struct cprof_heap_account {
 	double alloc_bytes;
 	double live_objects; /* exact mode; in sampled mode summed up when it is asked for */
 	double live_bytes;
+	uint16_t frames; /* exact mode: what is told again of a stack that was seen before */
+	uint16_t end;
 };
 
 /* The last frees in exact mode, by address: one of them may turn out not to have happened. */
@@ -134,7 +141,7 @@ struct cprof_heap {
 	struct cprof_builder *builder;
 	bool exact;
 	uint32_t epoch;
-	struct cprof_heap_ring ring;
+	struct cprof_agent_ring ring;
 	struct cprof_heap_memo *memo; /* exact mode, as the next */
 	struct cprof_heap_samples samples;
 	struct cprof_heap_blocks blocks;

@@ -63,7 +63,7 @@ static void unwind(struct cprof_heap *heap, const struct cprof_heap_record *reco
 	struct cprof_regs regs;
 
 	memcpy(heap->stack, record->stack, record->fixed.stack_length);
-	cprof_heap_registers(&record->fixed, &regs);
+	cprof_agent_registers(&record->fixed, &regs);
 	unwinder->ops->unwind(unwinder, &regs, &memory, &stack);
 	if ((stack.end == CPROF_END_CORRUPT ||
 	     !cprof_space_find(heap->config.space, record->fixed.pc - 1)) &&
@@ -81,6 +81,7 @@ static void unwind(struct cprof_heap *heap, const struct cprof_heap_record *reco
 void cprof_heap_stack(struct cprof_heap *heap, const struct cprof_heap_record *record,
 		      struct cprof_heap_found *found)
 {
-	if (!heap->memo || !cprof_heap_memo_find(heap->memo, record, found))
+	/* While there are too many stacks the agent's word for one would not say what it was. */
+	if (!heap->memo || !cprof_heap_memo_find(heap->memo, record, !heap->overflow_stack, found))
 		unwind(heap, record, found);
 }

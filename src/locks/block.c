@@ -85,8 +85,8 @@ static double draw(struct cprof_block *block)
 	return (double)(cprof_hash_u64(block->random) >> 11) * 0x1p-53;
 }
 
-static void add_account(struct cprof_block *block, const struct cprof_account_key *key,
-			double count, double ns)
+void cprof_block_add_account(struct cprof_block *block, const struct cprof_account_key *key,
+			     double count, double ns)
 {
 	struct cprof_account *account;
 
@@ -142,7 +142,7 @@ static void account(struct cprof_block *block, struct cprof_block_thread *thread
 	}
 	stratum->sampled_count += weight;
 	stratum->sampled_ns += weight * (double)ns;
-	add_account(block, &key, weight, weight * (double)ns);
+	cprof_block_add_account(block, &key, weight, weight * (double)ns);
 }
 
 /* --- records ------------------------------------------------------------------------------- */

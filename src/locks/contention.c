@@ -11,6 +11,7 @@
 
 #define ADAPT_NS    40000000ull
 #define CHECK_NS    500000000ull
+#define NAME_NS     200000000ull
 #define TAIL_NS     2000000000ull /* then the unlock's record will not come any more */
 #define REFRESH_NS  1000000000ull
 #define LOCKS_MAX   (1u << 16)
@@ -368,6 +369,18 @@ static void clean_up(struct cprof_contention *contention)
 	}
 }
 
+/* Soon, since the target may end at any time. */
+static void name_new(struct cprof_contention *contention)
+{
+	uint64_t now = cprof_now_ns();
+
+	if (contention->named == contention->lock_count || now < contention->named_ns + NAME_NS)
+		return;
+	contention->named_ns = now;
+	contention->named = contention->lock_count;
+	cprof_contention_name_locks(contention);
+}
+
 double cprof_contention_drain(struct cprof_contention *contention)
 {
 	struct cprof_agent_ring *ring = &contention->ring;
@@ -380,6 +393,7 @@ double cprof_contention_drain(struct cprof_contention *contention)
 			cprof_agent_ring_reject(ring);
 	count_lost(contention);
 	clean_up(contention);
+	name_new(contention);
 	adapt(contention, full);
 	__atomic_store_n(&contention->config.shared->heartbeat_ns, cprof_now_ns(),
 			 __ATOMIC_RELAXED);

@@ -77,6 +77,8 @@ struct cprof_contention {
 	uint64_t started_ns;
 	uint64_t adapted_ns;
 	uint64_t checked_ns;
+	uint64_t named_ns;
+	size_t named; /* locks there were then */
 	uint64_t refreshed_ns;
 	bool no_memory;
 	struct cprof_frame frames[CPROF_FRAMES_SAMPLE];
@@ -106,6 +108,8 @@ struct cprof_contention_rows {
 	uint64_t started_ns;
 };
 
+/* Gives names to locks that have none yet, while the target is there to be looked at. */
+void cprof_contention_name_locks(struct cprof_contention *contention);
 /* How much of a wait that goes on nobody has been charged with, and all of it; false: it is over.
  */
 bool cprof_contention_goes_on(const struct cprof_contention *contention,

@@ -25,39 +25,50 @@ static int by_delay(const void *a, const void *b)
 	return (x->delay_ns < y->delay_ns) - (x->delay_ns > y->delay_ns);
 }
 
-/* Looking for symbols takes long: the most important locks come first, others perhaps the next
- * time; until then they are told by their addresses. */
-static struct cprof_error *name_locks(struct cprof_contention *contention,
-				      struct cprof_contention_rows *rows)
+/* Looking for symbols takes long: the most important locks come first, others the next time. */
+void cprof_contention_name_locks(struct cprof_contention *contention)
 {
 	const struct cprof_target *target = cprof_space_target(contention->config.space);
-	CPROF_AUTO_FREE struct cprof_contention_lock **sorted =
+	CPROF_AUTO_FREE struct cprof_contention_lock **unnamed =
 		calloc(contention->lock_count + 1, sizeof(struct cprof_contention_lock *));
 	struct cprof_areas *areas = NULL;
+	struct cprof_error *error;
+	size_t count = 0;
 
+	for (size_t i = 0; unnamed && target && i < contention->lock_count; i++)
+		if (!contention->locks[i]->label[0])
+			unnamed[count++] = contention->locks[i];
+	if (!count)
+		return;
+	error = cprof_areas_create(target, &areas);
+	cprof_error_destroy(error);
+	if (error) /* it has ended: there is nothing to look at any more */
+		return;
+	qsort(unnamed, count, sizeof(*unnamed), by_delay);
+	for (size_t i = 0; i < count; i++)
+		if (!cprof_areas_label(areas, contention->config.space, unnamed[i]->address,
+				       unnamed[i]->label, sizeof(unnamed[i]->label)))
+			unnamed[i]->label[0] = '\0';
+	cprof_areas_destroy(areas);
+}
+
+/* Those without a name are told by their addresses. */
+static struct cprof_error *copy_locks(struct cprof_contention *contention, bool named,
+				      struct cprof_contention_rows *rows)
+{
+	if (named)
+		cprof_contention_name_locks(contention);
 	rows->locks = calloc(contention->lock_count + 1, sizeof(*rows->locks));
-	if (!sorted || !rows->locks)
+	if (!rows->locks)
 		return cprof_error_nomem();
-	if (contention->lock_count)
-		memcpy(sorted, contention->locks, contention->lock_count * sizeof(*sorted));
-	qsort(sorted, contention->lock_count, sizeof(*sorted), by_delay);
-	if (target) /* it may have ended: then there is nothing to look at */
-		cprof_error_destroy(cprof_areas_create(target, &areas));
 	for (size_t i = 0; i < contention->lock_count; i++) {
-		struct cprof_contention_lock *lock = sorted[i];
-		struct cprof_contention_lock *copy = &rows->locks[lock->index];
+		struct cprof_contention_lock *copy = &rows->locks[i];
 
-		*copy = *lock;
-		if (lock->label[0])
-			continue;
-		if (!areas)
-			snprintf(copy->label, sizeof(copy->label), "0x%" PRIx64, lock->address);
-		else if (cprof_areas_label(areas, contention->config.space, lock->address,
-					   copy->label, sizeof(copy->label)))
-			memcpy(lock->label, copy->label, sizeof(lock->label));
+		*copy = *contention->locks[i];
+		if (!copy->label[0])
+			snprintf(copy->label, sizeof(copy->label), "0x%" PRIx64, copy->address);
 	}
 	rows->lock_count = contention->lock_count;
-	cprof_areas_destroy(areas);
 	return NULL;
 }
 
@@ -155,8 +166,8 @@ static bool add_lost(const struct cprof_contention *contention, struct cprof_con
 	return add_row(rows, row);
 }
 
-struct cprof_error *cprof_contention_rows(struct cprof_contention *contention, uint64_t now,
-					  struct cprof_contention_rows **result)
+static struct cprof_error *make_rows(struct cprof_contention *contention, uint64_t now, bool named,
+				     struct cprof_contention_rows **result)
 {
 	struct cprof_contention_rows *rows = calloc(1, sizeof(*rows));
 	struct cprof_error *error = NULL;
@@ -165,7 +176,7 @@ struct cprof_error *cprof_contention_rows(struct cprof_contention *contention, u
 	if (!rows || contention->no_memory)
 		error = cprof_error_nomem();
 	if (!error)
-		error = name_locks(contention, rows);
+		error = copy_locks(contention, named, rows);
 	if (!error && !(add_accounts(contention, rows) && add_going_on(contention, now, rows) &&
 			add_lost(contention, rows)))
 		error = cprof_error_nomem();
@@ -176,6 +187,18 @@ struct cprof_error *cprof_contention_rows(struct cprof_contention *contention, u
 	rows->started_ns = contention->started_ns;
 	*result = rows;
 	return NULL;
+}
+
+struct cprof_error *cprof_contention_rows(struct cprof_contention *contention, uint64_t now,
+					  struct cprof_contention_rows **rows)
+{
+	return make_rows(contention, now, true, rows);
+}
+
+struct cprof_error *cprof_contention_mark(struct cprof_contention *contention, uint64_t now,
+					  struct cprof_contention_rows **rows)
+{
+	return make_rows(contention, now, false, rows);
 }
 
 void cprof_contention_rows_destroy(struct cprof_contention_rows *rows)
@@ -354,6 +377,8 @@ struct cprof_error *cprof_contention_fill(const struct cprof_contention_rows *ro
 				  label.text ? cprof_profile_labels(profile, &label, 1) : 0,
 				  values);
 	}
+	if (side == CPROF_CONTENTION_WAITER)
+		cprof_profile_add_comment(profile, CPROF_CONTENTION_OF_WAITERS);
 	add_comments(rows, profile);
 	return cprof_profile_check(profile);
 }

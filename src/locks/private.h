@@ -78,6 +78,7 @@ struct cprof_block {
 	struct cprof_block_thread **threads; /* all there ever were */
 	size_t thread_count;
 	size_t thread_capacity;
+	struct cprof_block_thread *rest; /* one of them that stands for many, NULL none */
 	struct cprof_account *accounts;
 	struct cprof_block_stats stats;
 	bool no_memory;
@@ -110,6 +111,8 @@ struct cprof_block_rows {
 	size_t thread_count;
 };
 
+void cprof_block_add_account(struct cprof_block *block, const struct cprof_account_key *key,
+			     double count, double ns);
 /* The time of a wait that counts: none before the beginning. */
 uint64_t cprof_block_length(const struct cprof_block *block,
 			    const struct cprof_block_thread *thread, uint64_t until);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
  * The filter of the CPU-wide way: a perf_event program that keeps a sample if the current process
- * is in a map of process ids. It is small enough to be written by hand.
+ * is in a map of process ids; for births one at a tracepoint, whose number it need not know. It is
+ * small enough to be written by hand.
  */
 #include "private.h"
 #include <errno.h>
 #include <linux/bpf.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -22,6 +24,8 @@
 #define MOVE_IMM(dst, imm)             INSN(BPF_ALU64 | BPF_MOV | BPF_K, dst, 0, 0, imm)
 #define ADD_IMM(dst, imm)              INSN(BPF_ALU64 | BPF_ADD | BPF_K, dst, 0, 0, imm)
 #define LOAD32(dst, src, off)          INSN(BPF_LDX | BPF_MEM | BPF_W, dst, src, off, 0)
+#define LOAD64_AT(dst, src, off)       INSN(BPF_LDX | BPF_MEM | BPF_DW, dst, src, off, 0)
+#define AND_IMM(dst, imm)              INSN(BPF_ALU64 | BPF_AND | BPF_K, dst, 0, 0, imm)
 #define STORE64(dst, off, src)         INSN(BPF_STX | BPF_MEM | BPF_DW, dst, src, off, 0)
 #define CALL(helper)                   INSN(BPF_JMP | BPF_CALL, 0, 0, 0, helper)
 #define JUMP_IF_ZERO(dst, off)         INSN(BPF_JMP | BPF_JEQ | BPF_K, dst, 0, off, 0)
@@ -48,6 +52,7 @@ static int bpf(int command, union bpf_attr *attr)
 struct program {
 	struct bpf_insn insns[PROGRAM_MAX];
 	size_t count;
+	enum bpf_prog_type type;
 	bool is_gate; /* its event never samples itself */
 };
 
@@ -64,7 +69,7 @@ static void emit(struct program *program, const struct bpf_insn *insns, size_t c
 static int program_load(struct program *program)
 {
 	union bpf_attr attr = {
-		.prog_type = BPF_PROG_TYPE_PERF_EVENT,
+		.prog_type = program->type,
 		.insns = (uint64_t)(uintptr_t)program->insns,
 		.license = (uint64_t)(uintptr_t) "Dual MIT/GPL",
 	};
@@ -79,6 +84,24 @@ static int program_load(struct program *program)
 	attr.insn_cnt = (uint32_t)program->count;
 	strcpy(attr.prog_name, "cprof_filter");
 	return bpf(BPF_PROG_LOAD, &attr);
+}
+
+/* Remembers the context; at the tracepoint of births, what is no thread is dropped. */
+static struct program program_begin(const struct cprof_perf *perf)
+{
+	struct program program = {
+		.type = BPF_PROG_TYPE_PERF_EVENT,
+		.is_gate = perf->bpf_outputs >= 0,
+	};
+
+	EMIT(&program, MOVE(BPF_REG_7, BPF_REG_1));
+	if (perf->config.clock == CPROF_PERF_BIRTHS) {
+		program.type = BPF_PROG_TYPE_RAW_TRACEPOINT;
+		/* Its arguments are the new task and the flags of clone(). */
+		EMIT(&program, LOAD64_AT(BPF_REG_1, BPF_REG_1, 8), AND_IMM(BPF_REG_1, CLONE_THREAD),
+		     JUMP_IF_ZERO(BPF_REG_1, DROP));
+	}
+	return program;
 }
 
 /* Keeps a sample of the process that is in the map. */
@@ -121,10 +144,10 @@ static int program_load_in_namespace(const struct cprof_perf *perf, uint64_t dev
 {
 	/* stat() splits device numbers otherwise than the kernel does inside. */
 	uint64_t kernel_dev = (uint64_t)major(dev) << KERNEL_MINOR_BITS | minor(dev);
-	struct program program = {.is_gate = perf->bpf_outputs >= 0};
+	struct program program = program_begin(perf);
 
-	EMIT(&program, MOVE(BPF_REG_7, BPF_REG_1), LOAD64(BPF_REG_1, 0, kernel_dev),
-	     LOAD64(BPF_REG_2, 0, ino), MOVE(BPF_REG_3, BPF_REG_10), ADD_IMM(BPF_REG_3, -8),
+	EMIT(&program, LOAD64(BPF_REG_1, 0, kernel_dev), LOAD64(BPF_REG_2, 0, ino),
+	     MOVE(BPF_REG_3, BPF_REG_10), ADD_IMM(BPF_REG_3, -8),
 	     MOVE_IMM(BPF_REG_4, sizeof(struct bpf_pidns_info)),
 	     CALL(BPF_FUNC_get_ns_current_pid_tgid), JUMP_IF_SET(BPF_REG_0, DROP));
 	emit_rest(&program, perf);
@@ -134,10 +157,9 @@ static int program_load_in_namespace(const struct cprof_perf *perf, uint64_t dev
 /* Ids as the initial namespace numbers them, for kernels before 5.7. */
 static int program_load_initial(const struct cprof_perf *perf)
 {
-	struct program program = {.is_gate = perf->bpf_outputs >= 0};
+	struct program program = program_begin(perf);
 
-	EMIT(&program, MOVE(BPF_REG_7, BPF_REG_1), CALL(BPF_FUNC_get_current_pid_tgid),
-	     STORE64(BPF_REG_10, -8, BPF_REG_0));
+	EMIT(&program, CALL(BPF_FUNC_get_current_pid_tgid), STORE64(BPF_REG_10, -8, BPF_REG_0));
 	emit_rest(&program, perf);
 	return program_load(&program);
 }
@@ -183,6 +205,9 @@ static struct cprof_error *error_denied(int errnum)
 {
 	long disabled = cprof_perf_setting("/proc/sys/kernel/unprivileged_bpf_disabled", 0);
 
+	if (errnum == EMFILE || errnum == ENFILE)
+		return cprof_error_errno(CPROF_FAILED, errnum, "raise ulimit -n",
+					 "CPU-wide sampling");
 	return cprof_error_errno(CPROF_DENIED, errnum,
 				 "run as root, or with CAP_PERFMON and CAP_BPF",
 				 "CPU-wide sampling: the BPF filter cannot be loaded "
@@ -204,6 +229,17 @@ int cprof_bpf_output(const struct cprof_perf *perf, unsigned cpu, int fd)
 	return map_set(perf->bpf_outputs, cpu, &fd) < 0 ? -errno : 0;
 }
 
+/* Nothing is sampled before the output events are enabled. */
+static int tracepoint_open(const struct cprof_perf *perf, const char *name)
+{
+	union bpf_attr attr = {
+		.raw_tracepoint.name = (uint64_t)(uintptr_t)name,
+		.raw_tracepoint.prog_fd = (uint32_t)perf->bpf_program,
+	};
+
+	return bpf(BPF_RAW_TRACEPOINT_OPEN, &attr);
+}
+
 struct cprof_error *cprof_bpf_open(struct cprof_perf *perf)
 {
 	const struct cprof_target_info *info = cprof_target_info(perf->target);
@@ -215,7 +251,7 @@ struct cprof_error *cprof_bpf_open(struct cprof_perf *perf)
 		return error_denied(errno);
 	if (perf->config.clock == CPROF_PERF_SWITCHES && perf->config.rate)
 		perf->bpf_shares = map_create(BPF_MAP_TYPE_HASH, sizeof(uint32_t), SHARES_MAX);
-	if (perf->config.clock == CPROF_PERF_SWITCHES) {
+	if (cprof_perf_is_traced(perf)) {
 		perf->bpf_outputs = outputs_create(perf);
 		if (perf->bpf_outputs < 0)
 			return error_denied(errno);
@@ -231,6 +267,11 @@ struct cprof_error *cprof_bpf_open(struct cprof_perf *perf)
 		return error_denied(errno);
 	if (map_set(perf->bpf_map, (uint32_t)pid, &present) < 0)
 		return cprof_error_errno(CPROF_FAILED, errno, NULL, "the BPF map cannot be filled");
+	if (perf->config.clock == CPROF_PERF_BIRTHS) {
+		perf->bpf_link = tracepoint_open(perf, "task_newtask");
+		if (perf->bpf_link < 0)
+			return error_denied(errno);
+	}
 	return NULL;
 }
 
@@ -270,6 +311,8 @@ bool cprof_bpf_share(struct cprof_perf *perf, uint32_t tid, double share)
 
 void cprof_bpf_close(struct cprof_perf *perf)
 {
+	if (perf->bpf_link >= 0)
+		close(perf->bpf_link);
 	if (perf->bpf_program >= 0)
 		close(perf->bpf_program);
 	if (perf->bpf_shares >= 0)
@@ -279,4 +322,5 @@ void cprof_bpf_close(struct cprof_perf *perf)
 	if (perf->bpf_map >= 0)
 		close(perf->bpf_map);
 	perf->bpf_program = perf->bpf_shares = perf->bpf_outputs = perf->bpf_map = -1;
+	perf->bpf_link = -1;
 }

@@ -11,7 +11,8 @@
 #include <sys/syscall.h>
 #include <time.h>
 
-#define PARANOID "/proc/sys/kernel/perf_event_paranoid"
+#define PARANOID       "/proc/sys/kernel/perf_event_paranoid"
+#define FILTER_THREADS "clone_flags & 0x10000" /* CLONE_THREAD */
 
 long cprof_perf_setting(const char *path, long missing)
 {
@@ -69,10 +70,17 @@ static void attr_sampling(const struct cprof_perf *perf, uint64_t period,
 		attr->config = PERF_COUNT_HW_CPU_CYCLES;
 		attr->freq = 1;
 		attr->sample_freq = perf->config.rate;
+	} else if (cprof_perf_is_traced(perf) && perf->way == CPROF_PERF_CPU_WIDE) {
+		attr->type = PERF_TYPE_SOFTWARE;
+		attr->config = PERF_COUNT_SW_BPF_OUTPUT;
+		attr->sample_period = 1;
 	} else if (perf->config.clock == CPROF_PERF_SWITCHES) {
 		attr->type = PERF_TYPE_SOFTWARE;
-		attr->config = perf->way == CPROF_PERF_CPU_WIDE ? PERF_COUNT_SW_BPF_OUTPUT
-								: PERF_COUNT_SW_CONTEXT_SWITCHES;
+		attr->config = PERF_COUNT_SW_CONTEXT_SWITCHES;
+		attr->sample_period = 1;
+	} else if (perf->config.clock == CPROF_PERF_BIRTHS) {
+		attr->type = PERF_TYPE_TRACEPOINT;
+		attr->config = perf->tracepoint;
 		attr->sample_period = 1;
 	} else {
 		attr->type = PERF_TYPE_SOFTWARE;
@@ -83,11 +91,11 @@ static void attr_sampling(const struct cprof_perf *perf, uint64_t period,
 		attr->inherit = 1;
 		attr->inherit_thread = perf->has_inherit_thread;
 		attr->mmap = attr->mmap2 = attr->comm = attr->comm_exec = attr->task =
-			perf->config.clock != CPROF_PERF_SWITCHES;
+			!cprof_perf_is_traced(perf);
 	}
 }
 
-/* Per-thread way: what tells of a thread's switches, in a ring apart from its samples. */
+/* Per-thread way: what tells of threads and their switches, in a ring apart from samples. */
 static void attr_records(const struct cprof_perf *perf, struct perf_event_attr *attr)
 {
 	attr_common(perf, attr);
@@ -95,7 +103,7 @@ static void attr_records(const struct cprof_perf *perf, struct perf_event_attr *
 	attr->config = PERF_COUNT_SW_DUMMY;
 	attr->inherit = 1;
 	attr->inherit_thread = perf->has_inherit_thread;
-	attr->context_switch = 1;
+	attr->context_switch = perf->config.clock == CPROF_PERF_SWITCHES;
 	attr->mmap = attr->mmap2 = attr->comm = attr->comm_exec = attr->task = 1;
 }
 
@@ -126,7 +134,7 @@ int cprof_event_gate(struct cprof_perf *perf, unsigned cpu)
 static bool wish_less(struct cprof_perf *perf, int errnum)
 {
 	if ((errnum == EACCES || errnum == EPERM) && perf->kernel &&
-	    perf->config.clock != CPROF_PERF_SWITCHES) { /* which the kernel does */
+	    !cprof_perf_is_traced(perf)) { /* which only the kernel does */
 		perf->kernel = false;
 		perf->format.sample_type &= ~(uint64_t)PERF_SAMPLE_CALLCHAIN;
 		return true;
@@ -144,20 +152,34 @@ static bool wish_less(struct cprof_perf *perf, int errnum)
 	return false;
 }
 
+/* What an event does not sample: other processes; what is born and is no thread. */
+static int event_filter(const struct cprof_perf *perf, int fd, const struct cprof_event *event)
+{
+	int status = 0;
+
+	if (perf->way == CPROF_PERF_CPU_WIDE && !cprof_perf_is_traced(perf))
+		status = ioctl(fd, PERF_EVENT_IOC_SET_BPF, perf->bpf_program);
+	else if (perf->way == CPROF_PERF_PER_THREAD && perf->config.clock == CPROF_PERF_BIRTHS &&
+		 !perf->rings[event->ring].records)
+		status = ioctl(fd, PERF_EVENT_IOC_SET_FILTER, FILTER_THREADS);
+	return status < 0 ? -errno : 0;
+}
+
 /* Redirects the event into its ring, sets the filter and books it. */
 static int event_adopt(struct cprof_perf *perf, int fd, struct cprof_event *event)
 {
+	int status;
+
 	if (ioctl(fd, PERF_EVENT_IOC_SET_OUTPUT, perf->rings[event->ring].fd) < 0 ||
 	    ioctl(fd, PERF_EVENT_IOC_ID, &event->id) < 0)
 		return -errno;
-	if (perf->way == CPROF_PERF_CPU_WIDE && perf->config.clock != CPROF_PERF_SWITCHES &&
-	    ioctl(fd, PERF_EVENT_IOC_SET_BPF, perf->bpf_program) < 0)
-		return -errno;
+	status = event_filter(perf, fd, event);
+	if (status < 0)
+		return status;
 	if (perf->enabled && ioctl(fd, PERF_EVENT_IOC_ENABLE, 0) < 0)
 		return -errno;
-	if (perf->way == CPROF_PERF_CPU_WIDE && perf->config.clock == CPROF_PERF_SWITCHES) {
-		int status = cprof_bpf_output(perf, perf->rings[event->ring].cpu, fd);
-
+	if (perf->way == CPROF_PERF_CPU_WIDE && cprof_perf_is_traced(perf)) {
+		status = cprof_bpf_output(perf, perf->rings[event->ring].cpu, fd);
 		if (status < 0)
 			return status;
 	}
@@ -257,13 +279,15 @@ static struct cprof_error *error_denied(const struct cprof_perf *perf, int errnu
 		return cprof_error_errno(
 			CPROF_DENIED, errnum, "run as root, or with CAP_PERFMON and CAP_BPF",
 			"CPU-wide sampling: kernel.perf_event_paranoid is %ld", paranoid);
-	if (paranoid > 1 && perf->config.clock == CPROF_PERF_SWITCHES)
-		return cprof_error_errno(
-			CPROF_DENIED, errnum,
-			"run as root or with CAP_PERFMON, or allow it: sysctl "
-			"kernel.perf_event_paranoid=1",
-			"context switches of pid %d: kernel.perf_event_paranoid is %ld", (int)pid,
-			paranoid);
+	if (paranoid > 1 && cprof_perf_is_traced(perf))
+		return cprof_error_errno(CPROF_DENIED, errnum,
+					 "run as root or with CAP_PERFMON, or allow it: sysctl "
+					 "kernel.perf_event_paranoid=1",
+					 "%s of pid %d: kernel.perf_event_paranoid is %ld",
+					 perf->config.clock == CPROF_PERF_SWITCHES
+						 ? "context switches"
+						 : "thread creations",
+					 (int)pid, paranoid);
 	if (paranoid > 2)
 		return cprof_error_errno(
 			CPROF_DENIED, errnum,
@@ -304,6 +328,9 @@ struct cprof_error *cprof_event_error(const struct cprof_perf *perf, int errnum)
 		return cprof_error_create(CPROF_NO_PROCESS, NULL, "process %d has ended", (int)pid);
 	case ENOMEM:
 		return cprof_error_nomem();
+	case EMFILE:
+		return cprof_error_errno(CPROF_FAILED, errnum, "raise ulimit -n", "sampling pid %d",
+					 (int)pid);
 	}
 	return cprof_error_errno(CPROF_FAILED, errnum, NULL, "sampling pid %d", (int)pid);
 }

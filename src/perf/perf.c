@@ -34,7 +34,7 @@ static void format_init(struct cprof_perf *perf)
 			       PERF_SAMPLE_TIME | PERF_SAMPLE_CPU | PERF_SAMPLE_PERIOD,
 		.sample_id_all = true,
 	};
-	if (perf->kernel)
+	if (perf->kernel && perf->config.clock != CPROF_PERF_BIRTHS)
 		format->sample_type |= PERF_SAMPLE_CALLCHAIN;
 	if (perf->config.user_stack) {
 		format->sample_type |= PERF_SAMPLE_REGS_USER | PERF_SAMPLE_STACK_USER;
@@ -61,10 +61,12 @@ static void way_close(struct cprof_perf *perf)
 static struct cprof_error *way_open(struct cprof_perf *perf, enum cprof_perf_way way)
 {
 	perf->way = way;
-	/* Switches happen in the kernel: what happens there says what is waited for. */
-	perf->kernel = perf->config.kernel || perf->config.clock == CPROF_PERF_SWITCHES;
+	/* Of switches, what happens in the kernel says what is waited for. */
+	perf->kernel = perf->config.kernel || cprof_perf_is_traced(perf);
 	perf->has_format_lost = perf->has_inherit_thread = true;
 	format_init(perf);
+	if (way == CPROF_PERF_PER_THREAD && perf->config.clock == CPROF_PERF_BIRTHS)
+		CPROF_TRY(cprof_tracepoint_find("task/task_newtask", &perf->tracepoint));
 	CPROF_TRY(cprof_rings_open(perf));
 	if (way == CPROF_PERF_CPU_WIDE)
 		CPROF_TRY(cprof_bpf_open(perf));
@@ -80,8 +82,9 @@ static struct cprof_error *ways_open(struct cprof_perf *perf)
 	if (way != CPROF_PERF_AUTO)
 		return way_open(perf, way);
 	error = way_open(perf, CPROF_PERF_CPU_WIDE);
-	if (!error)
-		return NULL;
+	/* Without descriptors the other way, which needs more, is no help. */
+	if (!error || error->errnum == EMFILE || error->errnum == ENFILE)
+		return error;
 	perf->way_reason = strdup(error->message);
 	cprof_error_destroy(error);
 	way_close(perf);
@@ -108,16 +111,18 @@ struct cprof_error *cprof_perf_create(const struct cprof_target *target,
 	struct cprof_perf *perf;
 	struct cprof_error *error;
 
-	if (config->clock != CPROF_PERF_SWITCHES)
+	bool traced = config->clock == CPROF_PERF_SWITCHES || config->clock == CPROF_PERF_BIRTHS;
+
+	if (!traced)
 		CPROF_TRY(rate_check(config->rate));
 	perf = calloc(1, sizeof(*perf));
 	if (!perf)
 		return cprof_error_nomem();
 	perf->target = target;
 	perf->config = *config;
-	perf->period = config->clock == CPROF_PERF_SWITCHES ? 1 : 1000000000ull / config->rate;
+	perf->period = traced ? 1 : 1000000000ull / config->rate;
 	perf->epoll = perf->bpf_map = perf->bpf_program = perf->bpf_shares = -1;
-	perf->bpf_outputs = -1;
+	perf->bpf_outputs = perf->bpf_link = -1;
 	error = ways_open(perf);
 	if (error) {
 		cprof_perf_destroy(perf);
@@ -198,6 +203,8 @@ static bool sample_counts(struct cprof_perf *perf, const struct cprof_perf_recor
 	struct cprof_event *event;
 
 	HASH_FIND(hh, perf->events, &record->sample.id, sizeof(record->sample.id), event);
+	if (event && perf->config.clock == CPROF_PERF_BIRTHS) /* the FORK records tell how many */
+		return true;
 	if (!event || record->time < event->from || record->time >= event->until)
 		return false;
 	return perf->way == CPROF_PERF_CPU_WIDE || cprof_perthread_accept(perf, record, event);
@@ -266,7 +273,7 @@ void cprof_perf_drain(struct cprof_perf *perf, bool final,
 		    perf->config.clock == CPROF_PERF_CPU_CLOCK)
 			ring->record.sample.period = perf->period;
 		if (ring->record.type == CPROF_PERF_LOST)
-			ring->record.lost.switches = ring->records;
+			ring->record.lost.records = ring->records;
 		if (ring->record.type == CPROF_PERF_SAMPLE)
 			ring->record.sample.weight = cprof_thin_weight(perf, &ring->record);
 		if (record_concerns(perf, &ring->record))
@@ -304,6 +311,7 @@ void cprof_perf_stats(struct cprof_perf *perf, struct cprof_perf_stats *stats)
 		[CPROF_PERF_CPU_CLOCK] = "cpu-clock",
 		[CPROF_PERF_CYCLES] = "cycles",
 		[CPROF_PERF_SWITCHES] = "context-switches",
+		[CPROF_PERF_BIRTHS] = "task_newtask",
 	};
 	bool cpu_clock = perf->config.clock == CPROF_PERF_CPU_CLOCK;
 	uint64_t now = cprof_now_ns();

@@ -7,10 +7,8 @@
 #include "private.h"
 #include <errno.h>
 #include <string.h>
-#include <sys/resource.h>
 
-#define DESCRIPTORS_SPARE 128 /* for everything else we open */
-#define SCANS_MAX         32
+#define SCANS_MAX 32
 
 static struct cprof_owner *owner_find(const struct cprof_perf *perf, pid_t tid)
 {
@@ -98,24 +96,15 @@ bool cprof_perthread_accept(struct cprof_perf *perf, const struct cprof_perf_rec
 /* Makes room for `need` more descriptors. */
 static struct cprof_error *descriptors_allow(struct cprof_perf *perf, size_t need)
 {
-	size_t total = HASH_COUNT(perf->events) + need + perf->ring_count + DESCRIPTORS_SPARE;
-	struct rlimit limit;
+	size_t total = HASH_COUNT(perf->events) + need + perf->ring_count;
+	uint64_t allowed;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= total)
+	if (cprof_descriptors_raise(&total, &allowed))
 		return NULL;
-	if (limit.rlim_max < total) {
-		struct rlimit more = {total, total};
-
-		if (setrlimit(RLIMIT_NOFILE, &more) == 0)
-			return NULL;
-		return cprof_error_create(
-			CPROF_DENIED, "raise ulimit -n, or run as root for CPU-wide sampling",
-			"%zu descriptors are needed (threads times CPUs), %llu are allowed", total,
-			(unsigned long long)limit.rlim_max);
-	}
-	limit.rlim_cur = total;
-	setrlimit(RLIMIT_NOFILE, &limit);
-	return NULL;
+	return cprof_error_create(
+		CPROF_DENIED, "raise ulimit -n, or run as root for CPU-wide sampling",
+		"%zu descriptors are needed (threads times CPUs), %llu are allowed", total,
+		(unsigned long long)allowed);
 }
 
 static struct cprof_error *thread_open(struct cprof_perf *perf, pid_t tid)

@@ -74,6 +74,7 @@ struct cprof_perf {
 	bool has_inherit_thread;
 	bool enabled;
 	uint64_t period;
+	uint64_t tracepoint; /* BIRTHS, per-thread way */
 	uint64_t renewed_at; /* when the sampling events began */
 	unsigned *cpus;
 	struct cprof_ring *rings;
@@ -83,7 +84,8 @@ struct cprof_perf {
 	struct cprof_owner *owners; /* hash by tid */
 	int bpf_map;
 	int bpf_program;
-	int bpf_outputs;    /* SWITCHES: the sampling event of each CPU */
+	int bpf_outputs;    /* SWITCHES, BIRTHS: the sampling event of each CPU */
+	int bpf_link;       /* BIRTHS: the program at its tracepoint */
 	int bpf_shares;     /* by thread: the share of its samples that is kept, of 2^32 */
 	bool bpf_inner_ids; /* which are those of the target's own namespace */
 
@@ -95,6 +97,7 @@ struct cprof_perf {
 	unsigned generation;
 	uint32_t stack_limit; /* the most that rings and record size allow */
 	uint32_t stack_need;  /* the most that a sample needed since the last change */
+	uint64_t stack_count; /* how many samples told */
 	bool stack_truncated;
 	uint64_t stack_lost;  /* ring_lost at the last look */
 	uint64_t stack_since; /* time of the last change */
@@ -110,6 +113,13 @@ struct cprof_perf {
 	uint64_t read_counted;
 	uint64_t ring_lost; /* from PERF_RECORD_LOST */
 };
+
+/* Samples are of what happens, and happens in the kernel: not of time that passes. What tells of
+ * threads then has rings of its own, where stacks cannot crowd it out. */
+static inline bool cprof_perf_is_traced(const struct cprof_perf *perf)
+{
+	return perf->config.clock == CPROF_PERF_SWITCHES || perf->config.clock == CPROF_PERF_BIRTHS;
+}
 
 /* event.c: attributes and opening, common to both ways. */
 /* An event at each switch of a CPU, whose filter decides what is sampled. */
@@ -141,11 +151,17 @@ long cprof_perf_setting(const char *path, long missing);
 /* setup.c: opens the dummy event and the ring of each CPU that is online. */
 struct cprof_error *cprof_rings_open(struct cprof_perf *perf);
 void cprof_rings_close(struct cprof_perf *perf);
+/* Has the process allowed so many descriptors, and some for everything else, which is added; false
+ * if no more than `*allowed` can be had. */
+bool cprof_descriptors_raise(size_t *total, uint64_t *allowed);
+
+/* tracefs.c: a tracepoint's number, by its name as in "task/task_newtask". */
+struct cprof_error *cprof_tracepoint_find(const char *name, uint64_t *id);
 
 /* bpf.c */
 struct cprof_error *cprof_bpf_open(struct cprof_perf *perf);
 void cprof_bpf_close(struct cprof_perf *perf);
-/* SWITCHES: that event samples on that CPU from now on; a negative errno on failure. */
+/* SWITCHES, BIRTHS: that event samples on that CPU from now on; a negative errno on failure. */
 int cprof_bpf_output(const struct cprof_perf *perf, unsigned cpu, int fd);
 /* Keeps that share (1: all) of a thread's samples from now on; false if it cannot. */
 bool cprof_bpf_share(struct cprof_perf *perf, uint32_t tid, double share);

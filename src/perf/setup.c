@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 
 #define RING_DEFAULT (4u << 20)
 #define RING_MIN     (64u << 10)  /* an eighth of it is the smallest useful stack dump */
@@ -13,6 +14,9 @@
 #define RINGS_TOTAL  (64u << 20)
 #define CPUS_ONLINE  "/sys/devices/system/cpu/online"
 #define CPUS_MAX     65536
+/* Of each CPU when stack dumps are resized: two rings, a gate, old and new clocks. */
+#define DESCRIPTORS_CPU   16
+#define DESCRIPTORS_SPARE 128 /* for everything else we open */
 
 /* Fills perf->cpus from a list like "0-3,8"; returns how many, 0 if it cannot be read. */
 static size_t cpus_read(struct cprof_perf *perf)
@@ -56,10 +60,22 @@ static struct cprof_error *cpus_find(struct cprof_perf *perf, size_t *count)
 	return NULL;
 }
 
-/* Switch records carry the times: they get rings of their own, where stacks cannot fill them. */
+/* Switch records carry the times, FORK records the number of births: they get rings of their own,
+ * where stacks cannot fill them. */
 static bool apart(const struct cprof_perf *perf)
 {
+	return cprof_perf_is_traced(perf);
+}
+
+static bool has_switches(const struct cprof_perf *perf)
+{
 	return perf->config.clock == CPROF_PERF_SWITCHES;
+}
+
+/* 150,000 switches a second on a CPU are 17 MB of records. Of births the stacks come in bursts. */
+static bool ring_is_large(const struct cprof_perf *perf, const struct cprof_ring *ring)
+{
+	return apart(perf) && ring->records == has_switches(perf);
 }
 
 /* Opens the dummy that owns the ring of a CPU. It wakes us when a quarter of the ring is full. */
@@ -73,7 +89,7 @@ static int owner_open(struct cprof_perf *perf, const struct cprof_ring *ring, si
 	cprof_event_attr_dummy(perf, &attr);
 	attr.wakeup_watermark = (uint32_t)(size / 4);
 	if (ring->records && perf->way == CPROF_PERF_CPU_WIDE)
-		attr.context_switch = 1;
+		attr.context_switch = has_switches(perf);
 	else if (apart(perf))
 		attr.mmap = attr.mmap2 = attr.comm = attr.comm_exec = attr.task = 0;
 	fd = cprof_event_open(&attr, pid, (int)ring->cpu);
@@ -117,8 +133,7 @@ static struct cprof_error *rings_try(struct cprof_perf *perf, size_t cpus, size_
 			return cprof_event_error(perf, -fd);
 		ring->fd = fd;
 		perf->ring_count++;
-		/* 150,000 switches a second on a CPU are 17 MB. */
-		status = cprof_ring_map(ring, ring->records ? 2 * size : size);
+		status = cprof_ring_map(ring, ring_is_large(perf, ring) ? 2 * size : size);
 		*too_big = status == -EPERM || status == -ENOMEM;
 		if (*too_big)
 			return NULL;
@@ -152,11 +167,29 @@ static struct cprof_error *rings_fit(struct cprof_perf *perf, size_t cpus)
 				 cprof_perf_setting("/proc/sys/kernel/perf_event_mlock_kb", 0));
 }
 
+bool cprof_descriptors_raise(size_t *total, uint64_t *allowed)
+{
+	struct rlimit limit;
+	struct rlimit more;
+
+	*total += DESCRIPTORS_SPARE;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= *total)
+		return true;
+	*allowed = limit.rlim_max;
+	more = (struct rlimit){*total, CPROF_MAX(*total, limit.rlim_max)};
+	return setrlimit(RLIMIT_NOFILE, &more) == 0;
+}
+
 struct cprof_error *cprof_rings_open(struct cprof_perf *perf)
 {
+	size_t descriptors;
+	uint64_t allowed;
 	size_t cpus;
 
 	CPROF_TRY(cpus_find(perf, &cpus));
+	/* Where that is not allowed, fewer may do: opening tells. */
+	descriptors = cpus * DESCRIPTORS_CPU;
+	cprof_descriptors_raise(&descriptors, &allowed);
 	perf->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (perf->epoll < 0)
 		return cprof_error_errno(CPROF_FAILED, errno, NULL, "epoll_create");

@@ -88,8 +88,13 @@ static void put_head(const struct view *view)
 
 	fprintf(view->out, "Process %d: ", (int)dump->pid);
 	cprof_put_clean(view->out, dump->cmdline ? dump->cmdline : dump->comm);
-	fprintf(view->out, "\nstopped for %.1f ms, %zu thread%s", (double)dump->stopped_ns / 1e6,
-		dump->count, dump->count == 1 ? "" : "s");
+	if (dump->dumping_core)
+		fputs("\ncrashed, its core dump is being written", view->out);
+	else
+		fprintf(view->out, "\nstopped for %.1f ms", (double)dump->stopped_ns / 1e6);
+	fprintf(view->out, ", %zu thread%s", dump->count, dump->count == 1 ? "" : "s");
+	if (dump->late)
+		fprintf(view->out, ", %zu seen later", dump->late);
 	if (dump->unstoppable)
 		fprintf(view->out, ", %zu could not be stopped", dump->unstoppable);
 	putc('\n', view->out);
@@ -243,6 +248,8 @@ static void put_group(const struct view *view, const struct cprof_dump_entry *en
 		fputs(", ", view->out);
 		put_colored(view, "33", text);
 	}
+	if (thread->late)
+		fputs(", seen later", view->out);
 	fputs("]:", view->out);
 	for (size_t i = 0; i < shown; i++) {
 		fputs(i ? ", " : " ", view->out);

@@ -50,7 +50,7 @@ static uint64_t hash_of(const struct cprof_dump_entry *entry)
 	const struct cprof_dump_thread *thread = entry->thread;
 	uint64_t hash = cprof_hash_u64((uint64_t)thread->wait.kind << 32 |
 				       (uint64_t)thread->end << 16 | (uint8_t)thread->state) +
-			thread->held + 2 * (entry->still != 0);
+			thread->held + 2 * (entry->still != 0) + 4 * thread->late;
 
 	for (size_t i = 0; i < thread->frame_count; i++)
 		hash = cprof_hash_u64(hash ^ thread->frames[i].pc);
@@ -70,6 +70,7 @@ static int compare_kinds(const struct cprof_dump_entry *a, const struct cprof_du
 	COMPARE(a->thread->state, b->thread->state);
 	COMPARE(a->thread->end, b->thread->end);
 	COMPARE(a->thread->held, b->thread->held);
+	COMPARE(a->thread->late, b->thread->late);
 	COMPARE(a->still, b->still);
 	return compare_frames(a->thread, b->thread);
 }

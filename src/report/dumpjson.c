@@ -94,6 +94,8 @@ static json_t *thread_of(const struct cprof_dump_entry *entry)
 
 	if (thread->held)
 		object = with(object, "end", json_string(cprof_end_name(thread->end)));
+	if (thread->late)
+		object = with(object, "late", json_true());
 	if (entry->still)
 		object = with(object, "not_moved_ns", number_of(entry->still));
 	return object;
@@ -135,8 +137,9 @@ struct cprof_error *cprof_report_dump_json(const struct cprof_dump *dump,
 	CPROF_TRY(cprof_dump_entries(dump, earlier, true, &entries));
 	fprintf(out, "{\"pid\":%d,\"comm\":", (int)dump->pid);
 	CPROF_TRY(put(out, text_of(dump->comm)));
-	fprintf(out, ",\"taken_unix_ns\":%" PRIu64 ",\"stopped_ns\":%" PRIu64 ",\"threads\":[",
-		dump->taken_ns, dump->stopped_ns);
+	fprintf(out, ",\"taken_unix_ns\":%" PRIu64 ",\"stopped_ns\":%" PRIu64 "%s,\"threads\":[",
+		dump->taken_ns, dump->stopped_ns,
+		dump->dumping_core ? ",\"dumping_core\":true" : "");
 	for (size_t i = 0; i < dump->count; i++) {
 		fputs(i ? ",\n" : "\n", out);
 		CPROF_TRY(put(out, thread_of(&entries[i])));

@@ -29,6 +29,8 @@ struct cprof_error *cprof_select_compile(const char *option, const char *text, r
 /* The index of the wanted value type (a name or number; NULL: the default one, else the last). */
 struct cprof_error *cprof_select_type(const struct cprof_profile *profile, const char *wanted,
 				      size_t *index);
+/* A usage error, which names the option, if it is no regular expression. */
+struct cprof_error *cprof_select_compile(const char *option, const char *text, regex_t *regex);
 /* One flag a sample: whether focus and ignore let it through. The caller frees. */
 struct cprof_error *cprof_select_samples(const struct cprof_profile *profile,
 					 const struct cprof_report_options *options,

@@ -3,7 +3,6 @@
 
 #include <cprof/util.h>
 #include <errno.h>
-#include <regex.h>
 #include <string.h>
 
 const char *cprof_base_name(const char *path)

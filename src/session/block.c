@@ -185,7 +185,7 @@ static void take(struct cprof_session *session, const struct cprof_perf_record *
 		cprof_block_ended(session->block, record->tid);
 		break;
 	case CPROF_PERF_LOST:
-		if (record->lost.switches)
+		if (record->lost.records)
 			cprof_block_lost(session->block);
 		cprof_error_destroy(cprof_perf_rescan(session->switches));
 		break;
@@ -222,6 +222,8 @@ void cprof_session_block_drain(struct cprof_session *session, bool final)
 	stats->switches = perf;
 	stats->block_counts.lost = perf.lost;
 	cprof_block_stats(session->block, &stats->block);
+	if (session->live)
+		cprof_session_live_waits(session);
 	pthread_mutex_unlock(&session->lock);
 }
 

@@ -213,6 +213,8 @@ bool cprof_session_map_main(struct cprof_session *session)
 		known &= cprof_builder_map_main(session->builder);
 	if (session->block_builder)
 		known &= cprof_builder_map_main(session->block_builder);
+	if (session->births.builder)
+		known &= cprof_builder_map_main(session->births.builder);
 	return known;
 }
 
@@ -222,6 +224,8 @@ static void map_in_all(struct cprof_session *session, const struct cprof_region 
 		cprof_builder_map(session->builder, region);
 	if (session->block_builder)
 		cprof_builder_map(session->block_builder, region);
+	if (session->births.builder)
+		cprof_builder_map(session->births.builder, region);
 }
 
 static void on_mmap(struct cprof_session *session, const struct cprof_perf_record *record)

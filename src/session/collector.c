@@ -19,6 +19,7 @@
  * a seventh of the samples was lost, at this priority none. It needs little time. */
 #define COLLECTOR_NICE (-10)
 #define TICK_MS        100
+#define MARGIN_MS      1 /* what is younger is left in its ring, see perf.c */
 /* CPU time is told in ticks of 10 ms, and is read at another moment than the events. */
 #define CPU_SLACK_NS 50000000ull
 
@@ -44,6 +45,13 @@ static void drain(struct cprof_session *session)
 		drain_samples(session, false);
 	if (session->switches)
 		cprof_session_block_drain(session, false);
+	if (session->births.perf)
+		cprof_session_births_drain(session, false);
+	if (session->live) {
+		pthread_mutex_lock(&session->lock);
+		cprof_session_live_mark(session);
+		pthread_mutex_unlock(&session->lock);
+	}
 }
 
 /* Events can go away: the kernel takes a user's from a program that gains privileges by exec or
@@ -74,6 +82,8 @@ static int wait_ms(const struct cprof_session *session)
 
 	if (session->perf || session->switches)
 		wait = session->stats.attach_ns ? TICK_MS : TICK_FIRST_MS;
+	else if (session->births.perf) /* whose first may be far */
+		wait = TICK_MS;
 	if (session->config.kinds & CPROF_SESSION_AGENT)
 		wait = session->agent_wait_ms;
 	return wait;
@@ -89,6 +99,8 @@ static void finish(struct cprof_session *session)
 	}
 	if (session->switches)
 		cprof_session_block_finish(session);
+	if (session->births.perf)
+		cprof_session_births_finish(session);
 	pthread_mutex_lock(&session->lock);
 	count_unseen(session, cpu_ns);
 	session->ended_ns = cprof_now_ns();
@@ -110,18 +122,21 @@ static void *collect(void *context)
 	struct cprof_session *session = context;
 	int perf_fd = session->perf ? cprof_perf_fd(session->perf) : -1;
 	int switches_fd = session->switches ? cprof_perf_fd(session->switches) : -1;
+	int births_fd = session->births.perf ? cprof_perf_fd(session->births.perf) : -1;
 	uint64_t drained_ns = 0;
-	struct pollfd fds[4] = {
+	struct pollfd fds[5] = {
 		{.fd = session->stop_fd, .events = POLLIN},
 		{.fd = cprof_target_pidfd(session->target), .events = POLLIN},
 		{.fd = perf_fd, .events = POLLIN},
 		{.fd = switches_fd, .events = POLLIN},
+		{.fd = births_fd, .events = POLLIN},
 	};
 
 	setpriority(PRIO_PROCESS, 0, COLLECTOR_NICE); /* of this thread; may be refused */
 	for (;;) {
 		uint64_t samples = session->stats.cpu.samples;
 		uint64_t switches = session->stats.block.switches;
+		uint64_t births = session->stats.births_counts.samples;
 		int woken = poll(fds, CPROF_COUNT(fds), wait_ms(session));
 
 		if (woken < 0 && errno != EINTR)
@@ -131,7 +146,7 @@ static void *collect(void *context)
 		if (session->config.kinds & CPROF_SESSION_AGENT)
 			cprof_session_agent_work(session);
 		/* The agent's ring may want us much oftener than this. */
-		if (!fds[2].revents && !fds[3].revents &&
+		if (!fds[2].revents && !fds[3].revents && !fds[4].revents &&
 		    cprof_now_ns() < drained_ns + TICK_FIRST_MS * 1000000ull)
 			continue;
 		drain(session);
@@ -139,6 +154,9 @@ static void *collect(void *context)
 		fds[2].fd = watched(perf_fd, &fds[2], samples == session->stats.cpu.samples);
 		fds[3].fd =
 			watched(switches_fd, &fds[3], switches == session->stats.block.switches);
+		/* Births come in bursts that fill a ring before anything in it is old enough. */
+		if (fds[4].revents && births == session->stats.births_counts.samples)
+			poll(NULL, 0, MARGIN_MS);
 	}
 	if (!__atomic_load_n(&session->pausing, __ATOMIC_RELAXED))
 		finish(session);

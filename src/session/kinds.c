@@ -65,6 +65,8 @@ static void tell_off(const struct cprof_session_live *live, enum cprof_kind kind
 	else if (kind == CPROF_KIND_BLOCK)
 		what = "records where threads wait; all threads are stopped once, for some "
 		       "milliseconds; nothing is put into the process";
+	else if (kind == CPROF_KIND_THREADCREATE)
+		what = "records who creates threads; nothing is put into the process";
 	if (problem[0])
 		snprintf(result->detail, sizeof(result->detail), "could not be started: %.190s",
 			 problem);
@@ -87,6 +89,11 @@ static void tell_kind(struct cprof_session *session, enum cprof_kind kind, bool 
 		if (ended || (kind & PERF_KINDS && kinds & PERF_KINDS)) {
 			snprintf(result->detail, sizeof(result->detail), "%s",
 				 ended ? "the process has ended" : "another clock is sampled");
+			return;
+		}
+		if (kind == CPROF_KIND_THREADCREATE) {
+			snprintf(result->detail, sizeof(result->detail),
+				 "it is taken from the start or not at all");
 			return;
 		}
 		result->state = CPROF_SOURCE_OFF;
@@ -174,6 +181,22 @@ static struct cprof_error *begin_block(struct cprof_session *session)
 	return error;
 }
 
+static struct cprof_error *begin_births(struct cprof_session *session)
+{
+	struct cprof_error *error;
+
+	pthread_mutex_lock(&session->lock);
+	error = cprof_session_births_open(session);
+	if (!error)
+		error = cprof_session_births_start(session);
+	if (!error)
+		cprof_builder_map_main(session->births.builder);
+	else
+		cprof_session_births_close(session);
+	pthread_mutex_unlock(&session->lock);
+	return error;
+}
+
 static struct cprof_error *begin_agent(struct cprof_session *session)
 {
 	struct cprof_error *error;
@@ -198,6 +221,8 @@ static struct cprof_error *begin(struct cprof_session *session, enum cprof_kind 
 		return begin_agent(session);
 	if (kind == CPROF_KIND_BLOCK)
 		return begin_block(session);
+	if (kind == CPROF_KIND_THREADCREATE)
+		return begin_births(session);
 	return begin_perf(session);
 }
 

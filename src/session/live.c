@@ -68,6 +68,7 @@ void cprof_session_live_destroy(struct cprof_session *session)
 	cprof_live_worker_stop(session);
 	cprof_thread_list_destroy(live->threads);
 	cprof_window_deinit(&live->cpu);
+	cprof_live_forget_marks(live);
 	pthread_cond_destroy(&live->wake);
 	free(live);
 	session->live = NULL;

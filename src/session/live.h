@@ -15,6 +15,14 @@
 
 struct cprof_thread_list;
 
+/* What kinds that are sums had come to at some moment. */
+#define CPROF_LIVE_MARKS 64
+struct cprof_live_mark {
+	uint64_t time_ns;
+	struct cprof_block_rows *block; /* NULL: none */
+	struct cprof_contention_rows *mutex;
+};
+
 struct cprof_session_live {
 	/* Under the session's lock. */
 	struct cprof_window cpu;
@@ -24,6 +32,12 @@ struct cprof_session_live {
 	size_t locations_at; /* … locations */
 	uint64_t compactions;
 	uint64_t folded; /* samples whose stacks were given up */
+
+	struct cprof_live_mark marks[CPROF_LIVE_MARKS]; /* a ring */
+	uint64_t first_mark;
+	uint64_t next_mark;
+	uint64_t marked_ns;
+	size_t mark_rows;
 
 	/* The worker, under the session's lock too. */
 	pthread_t worker;
@@ -66,6 +80,8 @@ struct cprof_error *cprof_live_window(struct cprof_source *source, const char *k
 /* What is finished since then, named; `*from_ns` moves on. */
 struct cprof_error *cprof_live_recent(struct cprof_session *session, uint64_t *from_ns,
 				      struct cprof_profile **profile);
+/* marks.c */
+void cprof_live_forget_marks(struct cprof_session_live *live);
 /* figures.c */
 void cprof_live_figures(struct cprof_source *source, struct cprof_source_figures *figures);
 /* kinds.c */

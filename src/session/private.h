@@ -51,6 +51,16 @@ struct cprof_session {
 	uint64_t block_begun_ns; /* 0: not yet */
 	uint64_t block_until_ns; /* what happened before has been told */
 
+	/* With THREADCREATE; all but `perf` under the lock. */
+	struct cprof_session_births {
+		struct cprof_perf *perf;
+		struct cprof_builder *builder;
+		struct cprof_session_birth *open; /* hash by creator */
+		uint64_t begun_ns;                /* 0: not yet */
+		uint64_t until_ns;
+		bool unsure; /* FORK records were lost */
+	} births;
+
 	/* With HEAP or MUTEX; these under both locks but for reading. */
 	struct cprof_agent *agent;
 	struct cprof_agent_bounds *bounds;
@@ -107,6 +117,13 @@ void cprof_session_block_start(struct cprof_session *session);
 void cprof_session_block_drain(struct cprof_session *session, bool final);
 void cprof_session_block_finish(struct cprof_session *session);
 
+/* births.c */
+struct cprof_error *cprof_session_births_open(struct cprof_session *session);
+struct cprof_error *cprof_session_births_start(struct cprof_session *session);
+void cprof_session_births_drain(struct cprof_session *session, bool final);
+void cprof_session_births_finish(struct cprof_session *session);
+void cprof_session_births_close(struct cprof_session *session);
+
 /* agent.c */
 /* Plants the agent, or has it hook what has been added to the kinds. */
 struct cprof_error *cprof_session_agent_start(struct cprof_session *session);
@@ -157,8 +174,10 @@ struct cprof_error *cprof_session_name(struct cprof_session *session, enum cprof
 struct cprof_builder *cprof_session_builder(struct cprof_session *session, enum cprof_kind kind);
 struct cprof_error *cprof_session_dump_of(struct cprof_session *session, const char *const *threads,
 					  struct cprof_dump **dump);
+/* Since the start or, of sums over time, of the last `window_ns` about. */
 struct cprof_error *cprof_session_snapshot(struct cprof_session *session, enum cprof_kind kind,
-					   bool unnamed, struct cprof_profile **profile);
+					   uint64_t window_ns, bool unnamed,
+					   struct cprof_profile **profile);
 
 /* live.c, recent.c: of a live session */
 extern const struct cprof_source_ops cprof_session_live_ops;
@@ -170,6 +189,13 @@ void cprof_session_live_sample(struct cprof_session *session,
 			       struct cprof_session_thread *thread, uint32_t stack,
 			       uint32_t labels);
 void cprof_session_live_drained(struct cprof_session *session);
+void cprof_session_live_waits(struct cprof_session *session);
+void cprof_session_live_mark(struct cprof_session *session);
+/* Leaves what came in the last `window_ns` (0: all) before `until` in the rows of waits or of
+ * contention; `*from` is then when it began. False without memory. */
+bool cprof_session_live_since(struct cprof_session *session, uint64_t window_ns,
+			      struct cprof_block_rows *block, struct cprof_contention_rows *mutex,
+			      uint64_t until, uint64_t *from);
 /* Has what is not named yet of a kind named beside. */
 void cprof_session_live_want_names(struct cprof_session *session, enum cprof_kind kind);
 

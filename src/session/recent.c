@@ -304,5 +304,5 @@ struct cprof_error *cprof_live_window(struct cprof_source *source, const char *k
 					  kind);
 	if (window_ns && which & (CPROF_KIND_CPU | CPROF_KIND_CYCLES))
 		return perf_window(session, which, window_ns, unnamed, profile);
-	return cprof_session_snapshot(session, which, unnamed, profile);
+	return cprof_session_snapshot(session, which, window_ns, unnamed, profile);
 }

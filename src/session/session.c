@@ -17,7 +17,8 @@
 
 /* --- kinds --------------------------------------------------------------------------------- */
 
-static const char *const kind_names[] = {"cpu", "cycles", "heap", "threads", "block", "mutex"};
+static const char *const kind_names[] = {"cpu",   "cycles", "heap",        "threads",
+					 "block", "mutex",  "threadcreate"};
 
 const char *cprof_kind_name(enum cprof_kind kind)
 {
@@ -55,6 +56,8 @@ struct cprof_error *cprof_session_start(struct cprof_session *session)
 	}
 	if (session->switches)
 		CPROF_TRY(cprof_perf_enable(session->switches));
+	if (session->births.perf)
+		CPROF_TRY(cprof_session_births_start(session));
 	/* After enabling: a mapping is either listed here or told by a record. */
 	CPROF_TRY(cprof_space_refresh(session->space));
 	CPROF_TRY(cprof_session_scan_threads(session));
@@ -89,7 +92,7 @@ struct cprof_error *cprof_session_source_snapshot(struct cprof_source *source, c
 	if (!(which & kinds))
 		return cprof_error_create(CPROF_USAGE, NULL, "%s: not a kind this session takes",
 					  kind);
-	return cprof_session_snapshot(session, which, false, profile);
+	return cprof_session_snapshot(session, which, 0, false, profile);
 }
 
 bool cprof_session_source_live(struct cprof_source *source)
@@ -173,6 +176,8 @@ static struct cprof_error *open_all(struct cprof_session *session)
 		CPROF_TRY(cprof_session_open_perf(session));
 	if (config->kinds & CPROF_KIND_BLOCK)
 		CPROF_TRY(cprof_session_block_open(session));
+	if (config->kinds & CPROF_KIND_THREADCREATE)
+		CPROF_TRY(cprof_session_births_open(session));
 	if (config->live || config->kinds & (CPROF_KIND_THREADS | CPROF_KIND_BLOCK))
 		CPROF_TRY(cprof_target_create(config->pid, &session->dump_target));
 	return config->live ? cprof_session_live_open(session) : NULL;
@@ -220,6 +225,7 @@ void cprof_session_destroy(struct cprof_session *session)
 	cprof_perf_destroy(session->perf);
 	cprof_perf_destroy(session->switches);
 	cprof_block_destroy(session->block);
+	cprof_session_births_close(session);
 	cprof_builder_destroy(session->builder);
 	cprof_builder_destroy(session->block_builder);
 	if (session->unwinder)
@@ -270,6 +276,7 @@ void cprof_session_tell(struct cprof_session *session, struct cprof_session_stat
 	add_counts(&stats->all, &stats->cpu);
 	add_counts(&stats->all, &stats->heap_counts);
 	add_counts(&stats->all, &stats->block_counts);
+	add_counts(&stats->all, &stats->births_counts);
 	add_counts(&stats->all, &stats->mutex_counts);
 	add_counts(&stats->all, &stats->dump);
 	stats->unwind_ns += stats->heap.unwind_ns + stats->contention.unwind_ns;

@@ -79,6 +79,8 @@ struct cprof_builder *cprof_session_builder(struct cprof_session *session, enum 
 {
 	if (kind == CPROF_KIND_HEAP)
 		return session->heap ? cprof_heap_builder(session->heap) : NULL;
+	if (kind == CPROF_KIND_THREADCREATE)
+		return session->births.builder;
 	if (kind == CPROF_KIND_MUTEX)
 		return session->contention ? cprof_contention_builder(session->contention) : NULL;
 	return kind == CPROF_KIND_BLOCK ? session->block_builder : session->builder;
@@ -122,9 +124,29 @@ static struct cprof_error *perf_snapshot(struct cprof_session *session, bool unn
 	return error;
 }
 
+static struct cprof_error *births_snapshot(struct cprof_session *session, bool unnamed,
+					   struct cprof_profile **result)
+{
+	struct cprof_session_stats stats;
+	struct cprof_naming *naming;
+	struct cprof_error *error;
+
+	pthread_mutex_lock(&session->lock);
+	error = cprof_builder_copy(session->births.builder, &naming);
+	cprof_session_tell(session, &stats);
+	pthread_mutex_unlock(&session->lock);
+	if (!error)
+		error = cprof_session_name(session, CPROF_KIND_THREADCREATE, naming, unnamed);
+	if (!error)
+		cprof_naming_profile(naming)->duration_ns = (int64_t)stats.duration_ns;
+	*result = error ? NULL : cprof_naming_take(naming);
+	cprof_naming_destroy(naming);
+	return error;
+}
+
 /* What is waited for is told by names: the samples come after the naming. */
-static struct cprof_error *block_snapshot(struct cprof_session *session, bool unnamed,
-					  struct cprof_profile **result)
+static struct cprof_error *block_snapshot(struct cprof_session *session, uint64_t window_ns,
+					  bool unnamed, struct cprof_profile **result)
 {
 	struct cprof_block_rows *rows = NULL;
 	struct cprof_naming *naming = NULL;
@@ -135,6 +157,8 @@ static struct cprof_error *block_snapshot(struct cprof_session *session, bool un
 	begun = session->block_begun_ns;
 	until = CPROF_MAX(session->block_until_ns, begun);
 	error = cprof_block_rows(session->block, until, &rows);
+	if (!error && !cprof_session_live_since(session, window_ns, rows, NULL, until, &begun))
+		error = cprof_error_nomem();
 	if (!error)
 		error = cprof_builder_copy(session->block_builder, &naming);
 	pthread_mutex_unlock(&session->lock);
@@ -153,8 +177,8 @@ static struct cprof_error *block_snapshot(struct cprof_session *session, bool un
 }
 
 /* Who waits is told by names: the samples come after the naming. */
-static struct cprof_error *mutex_snapshot(struct cprof_session *session, bool unnamed,
-					  struct cprof_profile **result)
+static struct cprof_error *mutex_snapshot(struct cprof_session *session, uint64_t window_ns,
+					  bool unnamed, struct cprof_profile **result)
 {
 	const enum cprof_contention_side side =
 		session->config.mutex_waiters ? CPROF_CONTENTION_WAITER : CPROF_CONTENTION_HOLDER;
@@ -170,6 +194,8 @@ static struct cprof_error *mutex_snapshot(struct cprof_session *session, bool un
 		error = cprof_error_create(CPROF_FAILED, NULL, "mutex: nothing has been planted");
 	if (!error)
 		error = cprof_contention_rows(session->contention, until, &rows);
+	if (!error && !cprof_session_live_since(session, window_ns, NULL, rows, until, &begun))
+		error = cprof_error_nomem();
 	if (!error)
 		error = cprof_builder_copy(cprof_contention_builder(session->contention), &naming);
 	pthread_mutex_unlock(&session->lock);
@@ -276,15 +302,18 @@ static struct cprof_error *dump_snapshot(struct cprof_session *session,
 }
 
 struct cprof_error *cprof_session_snapshot(struct cprof_session *session, enum cprof_kind kind,
-					   bool unnamed, struct cprof_profile **profile)
+					   uint64_t window_ns, bool unnamed,
+					   struct cprof_profile **profile)
 {
 	if (kind == CPROF_KIND_THREADS)
 		return dump_snapshot(session, profile);
 	if (kind == CPROF_KIND_HEAP)
 		return heap_snapshot(session, unnamed, profile);
 	if (kind == CPROF_KIND_MUTEX)
-		return mutex_snapshot(session, unnamed, profile);
+		return mutex_snapshot(session, window_ns, unnamed, profile);
 	if (kind == CPROF_KIND_BLOCK)
-		return block_snapshot(session, unnamed, profile);
+		return block_snapshot(session, window_ns, unnamed, profile);
+	if (kind == CPROF_KIND_THREADCREATE)
+		return births_snapshot(session, unnamed, profile);
 	return perf_snapshot(session, unnamed, profile);
 }

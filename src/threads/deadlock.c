@@ -12,6 +12,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <unistd.h>
+
+/* How long threads may take to go back to sleep, and between looks. */
+#define SETTLE_NS 500000000ull
+#define SETTLE_US 1000
+
+enum answer {
+	ANSWER_NO,
+	ANSWER_YES,
+	ANSWER_LATER, /* let go by the dump, it has had no CPU yet to wait on */
+};
 
 /* --- circles ------------------------------------------------------------------------------- */
 
@@ -64,7 +75,7 @@ static uint64_t switches(const struct cprof_look *look, pid_t tid)
 }
 
 /* Whether the thread sleeps in the system call and on the stack of the snapshot. */
-static bool still_waits(const struct cprof_look *look, size_t index)
+static enum answer still_waits(const struct cprof_look *look, size_t index)
 {
 	const struct cprof_snapshot_thread *thread = &look->snapshot->threads[index];
 	CPROF_AUTO_FREE char *text = NULL;
@@ -75,6 +86,8 @@ static bool still_waits(const struct cprof_look *look, size_t index)
 
 	snprintf(path, sizeof(path), "task/%d/syscall", (int)thread->tid);
 	text = cprof_read_file_at(cprof_target_procfd(look->target), path, 4096, NULL);
+	if (text && strncmp(text, "running", strlen("running")) == 0)
+		return ANSWER_LATER;
 	return text &&
 	       sscanf(text, "%ld %llx %*x %*x %*x %*x %*x %llx", &number, &argument, &sp) == 3 &&
 	       (number == SYS_restart_syscall || number == thread->syscall) &&
@@ -95,24 +108,37 @@ static bool same_owner(struct cprof_look *look, size_t index)
 	return same;
 }
 
-static bool confirmed(struct cprof_look *look, const size_t *nodes, size_t length)
+static enum answer confirm(struct cprof_look *look, const size_t *nodes, size_t length)
 {
 	CPROF_AUTO_FREE uint64_t *before = calloc(length, sizeof(*before));
+	enum answer answer = ANSWER_YES;
 
 	if (!before)
-		return false;
-	for (size_t i = 0; i < length; i++) {
+		return ANSWER_NO;
+	for (size_t i = 0; i < length && answer == ANSWER_YES; i++) {
 		before[i] = switches(look, look->dump->threads[nodes[i]].tid);
-		if (!before[i] || !still_waits(look, nodes[i]))
-			return false;
+		answer = before[i] ? still_waits(look, nodes[i]) : ANSWER_NO;
 	}
-	for (size_t i = 0; i < length; i++)
+	for (size_t i = 0; i < length && answer == ANSWER_YES; i++)
 		if (!same_owner(look, nodes[i]))
-			return false;
-	for (size_t i = 0; i < length; i++)
+			answer = ANSWER_NO;
+	for (size_t i = 0; i < length && answer == ANSWER_YES; i++)
 		if (switches(look, look->dump->threads[nodes[i]].tid) != before[i])
-			return false;
-	return true;
+			answer = ANSWER_LATER;
+	return answer;
+}
+
+/* On a machine that is busy the threads may still be on their way back into their calls. */
+static bool confirmed(struct cprof_look *look, const size_t *nodes, size_t length)
+{
+	enum answer answer;
+
+	if (!look->settle_until)
+		look->settle_until = cprof_now_ns() + SETTLE_NS;
+	while ((answer = confirm(look, nodes, length)) == ANSWER_LATER &&
+	       cprof_now_ns() < look->settle_until)
+		usleep(SETTLE_US);
+	return answer == ANSWER_YES;
 }
 
 /* --- the dump's ---------------------------------------------------------------------------- */

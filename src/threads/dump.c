@@ -66,6 +66,7 @@ static void fill_thread(const struct cprof_target *target, const struct cprof_sn
 	to->tid = from->tid;
 	to->state = from->state;
 	to->held = from->held;
+	to->late = from->late;
 	to->end = from->held ? CPROF_END_COMPLETE : CPROF_END_TRUNCATED;
 	to->wait.left_ns = -1;
 	cprof_target_thread_name(target, from->tid, to->name, sizeof(to->name)); /* "" once gone */
@@ -83,6 +84,8 @@ static struct cprof_error *fill_head(struct cprof_target *target,
 	dump->stopped_ns = snapshot->stopped_ns;
 	dump->stops = snapshot->stops;
 	dump->unstoppable = snapshot->unstoppable;
+	dump->late = snapshot->late;
+	dump->dumping_core = snapshot->dumping_core;
 	dump->threads =
 		cprof_keep_take(dump->memory, (snapshot->count + 1) * sizeof(*dump->threads));
 	if (!dump->threads || !dump->cmdline)

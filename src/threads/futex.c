@@ -108,7 +108,9 @@ static bool glibc_only(const char *name)
 {
 	return strncmp(name, "__lll_lock_wait", 15) == 0 ||
 	       strncmp(name, "__futex_abstimed_wait", 21) == 0 ||
-	       strncmp(name, "futex_wait", 10) == 0 || strncmp(name, "__futex_lock_pi64", 17) == 0;
+	       strncmp(name, "futex_wait", 10) == 0 ||
+	       strncmp(name, "__pthread_mutex_lock_full", 25) == 0 ||
+	       strncmp(name, "__futex_lock_pi64", 17) == 0;
 }
 
 static bool is_program(const struct cprof_look *look, const char *path)
@@ -208,8 +210,11 @@ void cprof_futex_classify(struct cprof_look *look, size_t index, uint64_t word,
 				     sizeof(place));
 		cprof_wait_say(text, "%s", place);
 	}
-	if (lock.shared)
+	if (lock.robust) /* which glibc marks as shared in any case */
+		cprof_wait_say(text, ", robust");
+	else if (lock.shared)
 		cprof_wait_say(text, ", shared between processes");
 	if (lock.readers)
-		cprof_wait_say(text, ", %u readers have it", lock.readers);
+		cprof_wait_say(text, ", %u reader%s it", lock.readers,
+			       lock.readers == 1 ? " has" : "s have");
 }

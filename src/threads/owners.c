@@ -157,6 +157,7 @@ static bool glibc_mutex(struct cprof_look *look, uint64_t word, struct cprof_loc
 		return false;
 	lock->address = word;
 	lock->shared = mutex[KIND] & KIND_SHARED;
+	lock->robust = mutex[KIND] & KIND_ROBUST;
 	owner = mutex[OWNER];
 	if (mutex[KIND] & (KIND_ROBUST | KIND_PI)) {
 		uint32_t holder = mutex[LOCK] & TID_MASK;

@@ -98,7 +98,9 @@ struct cprof_look {
 	struct cprof_fds fds;
 	struct cprof_tid_pair *tids; /* of all threads, ascending inner; when first asked for */
 	size_t tid_count;
-	unsigned tid_reads; /* how often they have been read */
+	unsigned tid_reads;    /* how often they have been read */
+	uint64_t settle_until; /* threads of a circle are waited for so long; 0: none was looked at
+				*/
 };
 
 /* Reads memory as thread `index` saw it: from its stack as copied, else from the target now. */
@@ -151,7 +153,8 @@ struct cprof_lock {
 	uint64_t address; /* where the object starts */
 	pid_t owner;      /* 0 unknown */
 	bool owner_gone;
-	bool shared;      /* with other processes: the owner may be in one */
+	bool shared; /* with other processes: the owner may be in one */
+	bool robust;
 	unsigned readers; /* who have an rwlock */
 };
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """What hooks of locks cost: `make bench`. Inside one run of a program, hooked and not in turns."""
 import json
+import re
 import statistics
 import subprocess
 import time
@@ -69,6 +70,29 @@ def bench_hot():
              f"{(ratio - 1) * 100:+.2f} % of {statistics.median(off):.3g}/s, "
              f"{stats['mutex']['contended'] / stats['duration_ns'] * 1e9:.3g} contentions/s",
              "-3 %", ratio >= 0.97)
+
+
+def bench_truth():
+    """Delays of a program that keeps its own account: by lock and by whoever is charged."""
+    profile = f"{WORK}/known.pb.gz"
+    said = subprocess.run([CPROF, "run", "-q", "-e", "mutex", "-o", profile, "--",
+                           f"{O}/workloads/contend", "known", "0", "5"],
+                          capture_output=True, text=True, check=True).stdout
+    folded = subprocess.run([CPROF, "report", "folded", profile], capture_output=True, text=True,
+                            check=True).stdout
+    told = {}
+    for line in folded.splitlines():
+        stack, value = line.rsplit(" ", 1)
+        name = stack.split(";")[-1]
+        told[name] = told.get(name, 0) + int(value)
+    worst, known = 0, {}
+    for name, ns in re.findall(r"^(\w+): charged (\d+) ns", said, re.M):
+        known[name] = int(ns)
+    for name in ("hold_long", "hold_short", "write_long"):
+        worst = max(worst, abs(told.get(name, 0) / known[name] - 1) * 100)
+    show("mutex, delay by stack, of a known account, worst", f"{worst:.2f} % off", "5 %", worst <= 5)
+    whole = abs(sum(told.values()) / sum(known.values()) - 1) * 100
+    show("  in all", f"{whole:.2f} % off", "5 %", whole <= 5)
 
 
 if __name__ == "__main__":

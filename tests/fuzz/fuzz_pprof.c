@@ -22,6 +22,8 @@ static void report(const struct cprof_profile *profile, FILE *out, unsigned choi
 	cprof_error_destroy(cprof_report_top(profile, &options, out));
 	cprof_error_destroy(cprof_report_folded(profile, &options, out));
 	cprof_error_destroy(cprof_report_json(profile, out));
+	cprof_error_destroy(cprof_report_locks(profile, &options, out));
+	cprof_error_destroy(cprof_report_locks_json(profile, &options, out));
 }
 
 /* What we wrote must be readable, and holds no more samples than before. */

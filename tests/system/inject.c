@@ -47,7 +47,11 @@ static void note(struct figures *figures, struct cprof_agent *agent, size_t inde
 static struct cprof_error *once(struct cprof_target *target, unsigned ticks, bool keep,
 				struct figures *figures, size_t index)
 {
-	const struct cprof_agent_options options = {.heap_rate = 4096};
+	const char *kinds = getenv("INJECT_KINDS"); /* enum cprof_agent_kind */
+	const struct cprof_agent_options options = {
+		.kinds = kinds ? (unsigned)atoi(kinds) : 0,
+		.heap_rate = 4096,
+	};
 	struct cprof_agent *agent;
 	struct cprof_error *error;
 

@@ -143,13 +143,19 @@ static struct cprof_error *begin_kind(struct cprof_session *session, const char 
 	} else {
 		cprof_error_destroy(source->ops->begin(source, kind)); /* once more: harmless */
 	}
-	sleep(2);
+	sleep(4);
 	tell_kind(source, kind);
 	tell_kind(source, "cpu");
 	tell_kind(source, "threads");
 	error = source->ops->window(source, kind, 0, false, &profile);
 	if (!error)
 		printf("%s: %lld\n", type, (long long)sum_of(profile, type));
+	cprof_error_destroy(error);
+	cprof_profile_destroy(profile);
+	error = source->ops->window(source, kind, 1000000000, true, &profile);
+	if (!error)
+		printf("{\"window\": %.3f, \"sum\": %.3f}\n", (double)profile->duration_ns / 1e9,
+		       (double)sum_of(profile, type) / 1e9);
 	cprof_error_destroy(error);
 	cprof_profile_destroy(profile);
 	CPROF_TRY(source->ops->window(source, "cpu", 1000000000, false, &profile));

@@ -35,7 +35,7 @@ class Module:
         self.slots = []
         for line in readelf("-r", path).splitlines():
             m = re.match(r"(\w{16}) +\w+ +R_X86_64_(JUMP_SLOT|GLOB_DAT|64) +\S+ +([\w.]+)(@\S+)* \+ 0$", line)
-            if m and m[3] in NAMES:
+            if m and m[3] in NAMES and int(m[1], 16) % 8 == 0:  # others cannot be changed atomically
                 self.slots.append((int(m[1], 16) + self.bias, m[3], m[2]))
         self.plt = [(int(a, 16) + self.bias, int(n, 16))
                     for a, n in re.findall(r"\] \.plt\S* +PROGBITS +(\w+) \w+ (\w+)", readelf("-S", path))]

@@ -205,6 +205,20 @@ sleep 0.5
 expect 0 record -p "$pid" -e heap --heap-rate 16K -d 2 -o python.pb.gz
 check "python's bytearrays" share_of python.pb.gz inuse_space 'PyByteArray|bytearray' 50 100
 clean "python" "$pid"
+# A program that maps something of its own where the agent's memory was
+start "$O/workloads/squatter"
+sleep 0.3
+expect 0 record -p "$pid" -e heap --heap-rate 1 -d 0.3 -o squat.pb.gz
+kill -USR2 "$pid"
+wait_for 10 grep -q taken start.log
+expect 0 detach -p "$pid" --check
+expect 0 detach -p "$pid"
+check "another's memory is left alone" alive "$pid"
+expect 0 record -p "$pid" -e heap --heap-rate 1 -d 0.5 -o squat.pb.gz --stats squat.json
+check "an agent elsewhere" json_holds squat.json 'd["heap"]["allocs_seen"] > 20 and not d["heap"]["adopted"]'
+expect 0 record -p "$pid" -e heap --heap-rate 1 -d 0.3 -o squat.pb.gz --stats squat.json
+check "which is taken over" json_holds squat.json 'd["heap"]["allocs_seen"] > 20 and d["heap"]["adopted"]'
+clean "another's memory" "$pid"
 if command -v redis-server >/dev/null && command -v redis-cli >/dev/null; then
 	port=$(free_port)
 	start redis-server --port "$port" --save '' --appendonly no

@@ -32,7 +32,10 @@ take() { # KIND SEED
 		skip "$1 $2: does not load" # not the profiler's doing
 		return
 	fi
-	expect 0 record -p "$pid" -d 0.25 -F 499 -o hostile.pb.gz --stats hostile.json
+	for length in 0.25 2; do # on a busy machine it gets less CPU
+		expect 0 record -p "$pid" -d $length -F 499 -o hostile.pb.gz --stats hostile.json
+		json_holds hostile.json 'd["samples"] > 10' && break
+	done
 	check "$1 $2: samples" json_holds hostile.json 'd["samples"] > 10'
 	check "$1 $2: bounded memory" json_holds hostile.json 'd["profiler_rss_bytes"] < 1.5e9'
 	check "$1 $2: bounded time" json_holds hostile.json 'd["symbolize_ns"] < 10e9'

@@ -30,6 +30,22 @@ protections >after
 check "maps as before" diff before after
 check "one text of 56 KiB" test "$(grep -c memfd:cprof-agent "/proc/$churn/maps")" = 1
 
+# A real-time thread that spins for us, on the only CPU there is, must not keep us from it: it would
+# then restore itself, and see EINTR.
+start taskset -c 0 chrt -f 5 "$python" -c '
+import ctypes, time
+time.sleep(0)
+word = (ctypes.c_long * 2)(1000, 0)
+print("woken", ctypes.CDLL(None).nanosleep(word, None), flush=True)'
+sleep 1
+if kill -0 "$pid" 2>/dev/null; then
+	check "real-time" timeout 60 taskset -c 0 "$inject" "$pid" 10
+	check "a real-time thread sleeps on" kill -0 "$pid"
+	kill -KILL "$pid"
+else
+	skip "no real-time priorities"
+fi
+
 # --- a killed profiler's remains ---
 timeout 20 "$inject" "$churn" 1 5 keep
 refuse "not clean" is_clean

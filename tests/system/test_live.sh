@@ -78,6 +78,17 @@ check "block on the way" "$live" "$pid" begin block delay
 cp check.log out
 printed '^block: (on|off: could not)'
 printed '^live: 1'
+quit "$pid"
+ready "$O/workloads/waits" kinds
+check "a window of waits" "$live" "$pid" begin block delay
+cp check.log out
+if grep -q '^block: on' out; then
+	threads=$(find "/proc/$pid/task" -mindepth 1 -maxdepth 1 | wc -l)
+	grep '"window"' out >part
+	# Everybody sleeps all the time.
+	check "it is of its seconds" json_holds part "1 <= d['window'] < 3.5 and
+		0.8 * $threads < d['sum'] / d['window'] < 1.01 * $threads"
+fi
 check "what there is not" "$live" "$pid" begin cycles cycles
 cp check.log out
 printed '^cycles: absent: another clock'

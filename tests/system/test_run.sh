@@ -31,7 +31,7 @@ check "no file for what never ran" test ! -e no.pb.gz
 # Nothing is run when the profile could not be kept.
 expect 1 run -o missing/dir.pb.gz -- touch was-run
 expect 2 run -o %z -- touch was-run
-expect 2 run -e mutex -- touch was-run
+expect 2 run -e nonsense -- touch was-run
 check "the command was not run" test ! -e was-run
 
 # Options end at the command.

@@ -108,6 +108,35 @@ done
 kill -CONT "$stuck"
 check "and continues" wait_for 5 sh -c "! grep -q 'State:.T' /proc/$stuck/status"
 
+# A process that has crashed and whose core dump is being written: a stop would cut that short
+printf '#!/bin/sh\nsleep 3\nexec cat >%q/core\n' "$work" >keep && chmod 755 keep
+pattern=$(cat /proc/sys/kernel/core_pattern)
+ready sh -c 'ulimit -c unlimited 2>/dev/null; exec "$0"' "$O/workloads/deadlock"
+crashed=$pid
+sleep 0.3
+if is_root && (echo "|$work/keep" >/proc/sys/kernel/core_pattern) 2>/dev/null; then
+	kill -SEGV "$crashed"
+	wait_for 2 grep -q 'CoreDumping:.1' "/proc/$crashed/status"
+	echo "$pattern" >/proc/sys/kernel/core_pattern
+fi
+if grep -qs 'CoreDumping:.1' "/proc/$crashed/status"; then
+	expect 0 threads -p "$crashed"
+	printed '^crashed, its core dump is being written, 4 threads$'
+	printed '^    #[0-9]+ write_journal(\+0x[0-9a-f]+)? deadlock.c:[0-9]+ \(deadlock\)'
+	printed '^    #[0-9]+ main'
+	printed ' _start'
+	expect 0 threads -p "$crashed" --json
+	check "JSON: it has crashed" json_holds out 'd["dumping_core"] and d["stopped_ns"] == 0'
+	expect 3 record -p "$crashed" -e heap -d 0.1 -o none.pb.gz
+	said 'core dump'
+	expect 0 record -p "$crashed" -d 0.1 -o none.pb.gz
+	await "$crashed"
+	check "the core dump is whole" test "$(readelf -n core 2>&1 | grep -c 'NT_PRSTATUS')" = 4 -a \
+		"$(readelf -l core 2>&1 | grep -ci 'warning\|error')" = 0
+else
+	skip "no core dump into a pipe here"
+fi
+
 # Somebody else's target
 if is_root && command -v setpriv >/dev/null; then
 	cp "$cprof" ours
@@ -157,6 +186,38 @@ for i in 1 2 3 4; do
 	grep -q 'ms, 301 threads' "dump.$i" || bad=$((bad + 1))
 done
 check "dumps at once: $bad bad" test $bad = 0
+
+# A thread that lacks a CPU to stop on is looked at when the others have gone on
+if command -v taskset >/dev/null; then
+	start taskset -c 0 sh -c 'while :; do :; done'
+	hog=$pid
+	start taskset -c 0 nice -n 15 "$O/workloads/busy_threads" 0 1
+	sleep 1
+	later=0
+	for _ in 1 2 3 4 5 6; do
+		expect 0 threads -p "$pid"
+		check "nobody is left out" test "$(grep -c 'could not be stopped' out)" = 0
+		grep -q ', seen later\]: ' out && later=$((later + 1))
+	done
+	check "some were late" test $later -ge 1
+	kill "$pid"
+	# Those that were let go and have had no CPU yet to wait on still wait for one another. In a
+	# static program there are few names to look up meanwhile.
+	cc -O2 -static -pthread -D_GNU_SOURCE -o circle "$tests/workloads/deadlock.c" 2>cc.log ||
+		cp "$O/workloads/deadlock" circle
+	start taskset -c 0 sh -c 'while :; do :; done'
+	second=$pid
+	ready taskset -c 0 ./circle 0 40
+	sleep 1
+	for _ in 1 2 3 4 5 6; do
+		expect 0 threads -p "$pid" --no-lines --no-inlines
+		printed '^Deadlock: 2 threads'
+		printed '^Deadlock: 40 threads'
+	done
+	kill "$hog" "$second" "$pid"
+else
+	skip "no taskset"
+fi
 
 # A mutex in memory that is gone: a disturbed waiter would abort the process
 ready "$O/workloads/unmapped"

@@ -184,8 +184,46 @@ static inline bool sim_put_short(struct sim *sim, uint16_t type, uint64_t addres
 	record->type = type;
 	record->function = 0;
 	record->tid = 1;
-	record->id = 0;
 	record->address = address;
+	sim_commit(record);
+	return true;
+}
+
+/* The entry of the table `seen` for this stack, NULL: none. */
+static inline const struct cprof_agent_seen *sim_seen(struct sim *sim,
+						      const struct sim_stack *stack)
+{
+	const struct cprof_agent_seen_table *table = &sim->shared->seen;
+	uint32_t link = table->heads[((stack->regs.pc + stack->regs.sp * 3) * CPROF_AGENT_HASH) >>
+				     (64 - CPROF_AGENT_SEEN_BITS)];
+
+	while (link) {
+		const struct cprof_agent_seen *entry = (const void *)&table->area[link - 1];
+		bool same = entry->pc == stack->regs.pc && entry->sp == stack->regs.sp &&
+			    entry->length <= stack->length;
+
+		for (uint32_t i = 0; same && i < entry->count; i++)
+			same = stack->words[entry->words[i] >> 48] ==
+			       (entry->words[i] & 0xffffffffffffull);
+		if (same)
+			return entry;
+		link = entry->next;
+	}
+	return NULL;
+}
+
+static inline bool sim_put_seen(struct sim *sim, uint64_t stack, uint64_t address, uint64_t size)
+{
+	struct cprof_agent_record *record = sim_reserve(sim, CPROF_AGENT_RECORD_MIDDLE);
+
+	if (!record)
+		return false;
+	record->type = CPROF_AGENT_RECORD_SEEN;
+	record->function = 0;
+	record->tid = 1;
+	record->address = address;
+	record->id = stack;
+	record->size = size;
 	sim_commit(record);
 	return true;
 }

@@ -114,7 +114,7 @@ static void await_waiters(const void *lock, unsigned count)
 {
 	unsigned bucket = ((uint64_t)lock >> CPROF_AGENT_LOCK_SHIFT) % CPROF_AGENT_LOCK_BUCKETS;
 
-	while (__atomic_load_n(&plant.shared->waiting[bucket], __ATOMIC_ACQUIRE) < count)
+	while ((__atomic_load_n(&plant.shared->waiting[bucket], __ATOMIC_ACQUIRE) & 0xff) < count)
 		sched_yield();
 	pause_ms(5); /* its stack has been copied, and it waits */
 }

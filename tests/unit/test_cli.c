@@ -306,7 +306,7 @@ static void test_heap_options(void **state)
 	for (unsigned kind = 1; cprof_kind_name((enum cprof_kind)kind); kind <<= 1)
 		assert_int_equal(cprof_kind_find(cprof_kind_name((enum cprof_kind)kind)), kind);
 	assert_null(cprof_kind_name((enum cprof_kind)3));
-	assert_int_equal(cprof_kind_find("mutex"), 0);
+	assert_int_equal(cprof_kind_find("contention"), 0);
 }
 
 static void test_run_stops_at_the_command(void **state)
@@ -344,7 +344,7 @@ static void test_usage_errors(void **state)
 		{"record", "-d", ""},
 		{"record", "-F", "0"},
 		{"record", "-F", "4294967297"},
-		{"record", "-e", "mutex"},
+		{"record", "-e", "contention"},
 		{"record", "-e", "cpu,cycles"},
 		{"record", "-e", "cpu,"},
 		{"record", "-e", ""},

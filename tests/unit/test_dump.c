@@ -151,14 +151,16 @@ static void test_states(void **state)
 	threads[2].frame_count = 0;
 	threads[3].frame_count = 1;
 	dump.unstoppable = 1;
+	threads[1].late = true;
+	dump.late = 1;
 	assert_text(&dump, &plain,
 		    "Process 812: service --fast\n"
-		    "stopped for 3.1 ms, 4 threads, 1 could not be stopped\n"
+		    "stopped for 3.1 ms, 4 threads, 1 seen later, 1 could not be stopped\n"
 		    "none 1, not stopped 1, running 1, stopped 1\n"
 		    "\n"
 		    "1 thread [R, running]: \"runs\" 1\n" MAIN_STACK "    [truncated stack]\n"
 		    "\n"
-		    "1 thread [T, stopped]: \"stopped\" 2\n"
+		    "1 thread [T, stopped, seen later]: \"stopped\" 2\n"
 		    "    #0 poll+0x4f (libc.so.6)\n"
 		    "\n"
 		    "1 thread [D, not stopped]: \"stuck\" 3\n"

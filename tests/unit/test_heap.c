@@ -5,6 +5,7 @@
 #include "heap_world.h"
 
 #include <pthread.h>
+#include <unistd.h>
 
 /* --- weights ------------------------------------------------------------------------------- */
 
@@ -74,6 +75,74 @@ static void test_realloc_and_reuse(void **state)
 	assert_int_equal(stats.live_samples, 1);
 	assert_int_equal(stats.missed, 1);
 	expect_values(sim, a.regs.pc, NULL, 3, 60, 1, 30);
+}
+
+/* A stack that was met twice is told to the agent, which then need not copy it. */
+static void test_seen(void **state)
+{
+	struct sim *sim = *state;
+	struct cprof_heap_stats stats;
+	struct sim_stack a;
+	struct sim_stack b;
+	struct sim_stack cut;
+	uint32_t stack;
+
+	sim_stack(sim, &a, 0, 3);
+	sim_stack(sim, &b, 0, 5); /* as `a` as far as that goes */
+	sim_stack(sim, &cut, 1, 5);
+	cut.length = 64;
+	for (uint64_t i = 0; i < 6; i++) {
+		assert_true(sim_alloc(sim, i % 3 == 0 ? &a : i % 3 == 1 ? &b : &cut,
+				      0x1000 + 16 * i, 10));
+		cprof_heap_drain(sim->heap);
+		assert_true((sim_seen(sim, &a) != NULL) == (i >= 3));
+		assert_true((sim_seen(sim, &b) != NULL) == (i >= 4));
+	}
+	/* what a cut stack is depends on where it was cut */
+	assert_true(sim_seen(sim, &cut) && sim_seen(sim, &cut)->whole);
+	assert_int_equal(sim_seen(sim, &cut)->length, 64);
+	stack = sim_seen(sim, &b)->stack;
+	assert_int_not_equal(stack, sim_seen(sim, &a)->stack);
+	sim_put_seen(sim, stack, 0x2000, 30);
+	sim_put_seen(sim, sim_seen(sim, &cut)->stack, 0x3000, 30);
+	sim_free(sim, 0x2000);
+	/* what was compared before, and is written afterwards, still holds */
+	cprof_heap_flush(sim->heap);
+	assert_null(sim_seen(sim, &b));
+	sim_put_seen(sim, stack, 0x2010, 40);
+	cprof_heap_drain(sim->heap);
+	stats = stats_of(sim);
+	assert_int_equal(stats.samples, 9);
+	assert_int_equal(stats.malformed, 0);
+	assert_int_equal(stats.ends[CPROF_END_TRUNCATED], 3);
+	assert_int_equal(stats.frames, 2 * 5 + 4 * 7 + 3 * 3);
+	assert_true(stats.alloc_bytes == 6 * 10 + 30 + 30 + 40);
+	assert_int_equal(stats.live_samples, 8);
+}
+
+/* More stacks than the table holds: it is emptied, at most once a second, and nothing else. */
+static void test_seen_full(void **state)
+{
+	struct sim *sim = *state;
+	struct sim_stack a;
+	uint64_t address = 0x1000;
+
+	sim_stack(sim, &a, 0, 60);
+	for (uint64_t i = 0; i < 10000; i++) {
+		a.regs.sp = SIM_SP + 64 * i;
+		while (!sim_alloc(sim, &a, address, 1) || !sim_alloc(sim, &a, address + 16, 1))
+			cprof_heap_drain(sim->heap);
+		address += 32;
+	}
+	cprof_heap_drain(sim->heap);
+	assert_null(sim_seen(sim, &a));
+	usleep(1100000);
+	assert_true(sim_alloc(sim, &a, address, 1));
+	cprof_heap_drain(sim->heap);
+	assert_non_null(sim_seen(sim, &a));
+	a.regs.sp = SIM_SP;
+	assert_null(sim_seen(sim, &a));
+	assert_int_equal(stats_of(sim).malformed, 0);
 }
 
 /* Many laps of the ring, with records of all lengths. */
@@ -425,6 +494,8 @@ int main(void)
 		cmocka_unit_test(test_weight),
 		TEST(test_exact),
 		TEST(test_realloc_and_reuse),
+		TEST(test_seen),
+		TEST(test_seen_full),
 		TEST(test_wrap),
 		TEST(test_writers),
 		TEST(test_overrun),

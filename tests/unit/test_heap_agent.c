@@ -31,6 +31,7 @@ static void create(struct hooked *hooked, uint64_t rate)
 	sim->shared = hooked->plant.shared;
 	assert_null(cprof_target_create(getpid(), &hooked->target));
 	assert_null(cprof_modules_create(NULL, &sim->modules));
+	assert_null(cprof_agent_bounds_create(&sim->bounds));
 	assert_null(cprof_space_create(hooked->target, sim->modules, &sim->space));
 	assert_null(cprof_space_refresh(sim->space));
 	assert_null(cprof_unwinder_cfi.create(sim->space, &sim->unwinder));
@@ -45,6 +46,7 @@ static void destroy(struct hooked *hooked)
 	for (unsigned i = 0; i < THREADS * THREADS; i++)
 		free(hooked->held[i / THREADS][i % THREADS]);
 	cprof_heap_destroy(sim->heap);
+	cprof_agent_bounds_destroy(sim->bounds);
 	sim->unwinder->ops->destroy(sim->unwinder);
 	cprof_space_destroy(sim->space);
 	cprof_modules_destroy(sim->modules);
@@ -163,11 +165,117 @@ static void test_sampled(void **state)
 	destroy(&hooked);
 }
 
+/* --- stacks that are not copied again ------------------------------------------------------ */
+
+/* Two callers whose frames lie in the same place: below them pc, sp and depth are the same. */
+static __attribute__((noinline)) void *left(struct hooked *hooked, size_t size)
+{
+	void *volatile block = deep(hooked, 3, size);
+
+	return block;
+}
+
+static __attribute__((noinline)) void *right(struct hooked *hooked, size_t size)
+{
+	void *volatile block = deep(hooked, 3, size);
+
+	return block;
+}
+
+/* The number of stacks that were copied. */
+static __attribute__((noinline)) uint64_t both_sides(struct hooked *hooked)
+{
+	uint64_t before = hooked->plant.shared->next_id;
+
+	for (unsigned i = 0; i < 8; i++) {
+		hooked->release(i % 4 == 3 ? right(hooked, 7) : left(hooked, 3));
+		cprof_heap_drain(hooked->sim.heap);
+	}
+	return hooked->plant.shared->next_id - before;
+}
+
+/* Allocations of stacks that have a frame in this function. */
+static int64_t allocs_of(struct hooked *hooked, const void *function, size_t bytes)
+{
+	struct cprof_profile *profile = profile_of(&hooked->sim);
+	int64_t sum = 0;
+
+	for (size_t i = 0; i < profile->sample_count; i++) {
+		const struct cprof_profile_span *span =
+			&profile->stacks[profile->samples[i].stack];
+
+		for (uint32_t f = 0; f < span->count; f++) {
+			uint64_t address =
+				profile->locations[profile->stack_items[span->first + f]].address;
+
+			if (address - (uint64_t)function >= bytes)
+				continue;
+			sum += profile->values[4 * i];
+			break;
+		}
+	}
+	cprof_profile_destroy(profile);
+	return sum;
+}
+
+struct seen {
+	struct hooked *hooked;
+	unsigned rounds;
+};
+
+/* Until the profiler has told where this stack is, and what it knows. */
+static bool learnt(struct seen *seen)
+{
+	for (unsigned i = 0; i < 500; i++) {
+		seen->rounds++;
+		if (both_sides(seen->hooked) == 0)
+			return true;
+		usleep(10000);
+	}
+	return false;
+}
+
+static void *see(void *argument)
+{
+	struct seen *seen = argument;
+
+	assert_true(learnt(seen));
+	/* an address space that has changed: all is looked at again */
+	cprof_heap_flush(seen->hooked->sim.heap);
+	seen->rounds++;
+	assert_true(both_sides(seen->hooked) >= 2);
+	assert_true(learnt(seen));
+	return NULL;
+}
+
+static void test_seen(void **state)
+{
+	struct cprof_heap_stats stats;
+	struct hooked hooked;
+	struct seen seen = {.hooked = &hooked};
+	pthread_t thread;
+
+	(void)state;
+	create(&hooked, 1);
+	assert_int_equal(pthread_create(&thread, NULL, see, &seen), 0);
+	pthread_join(thread, NULL);
+	stats = stats_of(&hooked.sim);
+	assert_int_equal(stats.samples, 8 * seen.rounds);
+	assert_int_equal(stats.frees, 8 * seen.rounds);
+	assert_int_equal(stats.ends[CPROF_END_COMPLETE], 8 * seen.rounds);
+	assert_int_equal(stats.malformed, 0);
+	assert_true(stats.alloc_bytes == seen.rounds * 2 * (3 * 3 + 7));
+	assert_int_equal(allocs_of(&hooked, (void *)left, 32), 6 * seen.rounds);
+	assert_int_equal(allocs_of(&hooked, (void *)right, 32), 2 * seen.rounds);
+	destroy(&hooked);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_exact),
 		cmocka_unit_test(test_sampled),
+		cmocka_unit_test(test_seen),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

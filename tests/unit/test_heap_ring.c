@@ -300,7 +300,13 @@ static void test_bad_records(void **state)
 		{160, CPROF_AGENT_RECORD_ALLOC, 1, 0x1000, 1, 1, UINT32_MAX},
 		{40, CPROF_AGENT_RECORD_ALLOC, 1, 0x1000, 1, 1, 0},
 		{40, CPROF_AGENT_RECORD_FREE, 1, 0x1000, 1, 1, 0},
-		{24, CPROF_AGENT_RECORD_FREE, 1, 0x1000, 1, 1, 0},
+		{16, CPROF_AGENT_RECORD_FREE, 1, 0x1000, 1, 1, 0},
+		/* stacks that were never met, and one of the wrong length */
+		{40, CPROF_AGENT_RECORD_SEEN, 100, 0x1000, 1, 1, 0},
+		{40, CPROF_AGENT_RECORD_SEEN, UINT32_MAX, 0x1000, 1, 1, 0},
+		{40, CPROF_AGENT_RECORD_SEEN, UINT64_MAX, 0x1000, 1, 1, 0},
+		{40, CPROF_AGENT_RECORD_SEEN, 0, 0x1000, UINT64_MAX, 1, 0},
+		{48, CPROF_AGENT_RECORD_SEEN, 0, 0x1000, 1, 1, 0},
 	};
 	struct sim *sim = *state;
 	struct sim_stack a;
@@ -418,12 +424,12 @@ static void test_given_back(void **state)
 	struct sim *sim = *state;
 	struct cprof_agent_shared *shared = sim->shared;
 	struct cprof_heap_record record;
-	struct cprof_heap_ring ring;
+	struct cprof_agent_ring ring;
 
 	cprof_heap_ring_init(&ring, shared);
 	assert_int_equal(ring.tail, 0);
 	shared->head = 1024;
-	cprof_heap_ring_begin(&ring);
+	cprof_agent_ring_begin(&ring);
 	put_free(shared, 0, CPROF_AGENT_RECORD_SHORT);
 	put_free(shared, CPROF_AGENT_RECORD_SHORT, 2048);
 	shared->head = CPROF_AGENT_RECORD_SHORT + 2048;
@@ -434,10 +440,10 @@ static void test_given_back(void **state)
 	((struct cprof_agent_record *)&shared->ring[CPROF_AGENT_RECORD_SHORT])->stamp =
 		CPROF_AGENT_RECORD_SHORT | CPROF_AGENT_STAMP_BUSY;
 	shared->head = CPROF_AGENT_RECORD_SHORT + 512;
-	cprof_heap_ring_begin(&ring);
+	cprof_agent_ring_begin(&ring);
 	assert_false(cprof_heap_ring_next(&ring, &record));
 	put_free(shared, CPROF_AGENT_RECORD_SHORT, 512);
-	cprof_heap_ring_begin(&ring);
+	cprof_agent_ring_begin(&ring);
 	assert_true(cprof_heap_ring_next(&ring, &record));
 	assert_int_equal(record.fixed.address, 0x1000 + CPROF_AGENT_RECORD_SHORT);
 	assert_false(cprof_heap_ring_next(&ring, &record));

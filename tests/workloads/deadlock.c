@@ -2,7 +2,8 @@
  *
  * Two threads, each with the lock that the other wants, and one that has nothing to do with it.
  * Prints "ready" shortly before they are stuck.
- * usage: deadlock [SECONDS]
+ * With CIRCLE so many more threads wait for one another in a circle.
+ * usage: deadlock [SECONDS [CIRCLE]]
  */
 #include "workload.h"
 #include <pthread.h>
@@ -57,8 +58,39 @@ static void *innocent(void *unused)
 {
 	(void)unused;
 	for (;;)
-		usleep(100000);
+		sleep(1000);
 	return NULL;
+}
+
+#define CIRCLE_MAX 100
+
+static struct {
+	pthread_mutex_t locks[CIRCLE_MAX];
+	pthread_barrier_t all;
+	size_t count;
+} circle;
+
+static void *round_about(void *number)
+{
+	size_t at = (size_t)number;
+
+	pthread_mutex_lock(&circle.locks[at]);
+	pthread_barrier_wait(&circle.all);
+	pthread_mutex_lock(&circle.locks[(at + 1) % circle.count]);
+	return NULL;
+}
+
+static void begin_circle(size_t count)
+{
+	pthread_t thread;
+
+	circle.count = count;
+	pthread_barrier_init(&circle.all, NULL, (unsigned)count);
+	for (size_t i = 0; i < count; i++)
+		pthread_mutex_init(&circle.locks[i], NULL);
+	for (size_t i = 0; i < count; i++)
+		if (pthread_create(&thread, NULL, round_about, (void *)i))
+			exit(1);
 }
 
 static void begin(void *(*run)(void *), const char *name)
@@ -73,6 +105,8 @@ static void begin(void *(*run)(void *), const char *name)
 int main(int argc, char **argv)
 {
 	workload_start(argc, argv);
+	if (argc > 2)
+		begin_circle(strtoul(argv[2], NULL, 10) % (CIRCLE_MAX + 1));
 	pthread_barrier_init(&both, NULL, 3);
 	begin(innocent, "innocent");
 	begin(booking, "booking");

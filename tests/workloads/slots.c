@@ -12,6 +12,11 @@
 #include <unistd.h>
 
 void *(*volatile kept)(size_t) = malloc; /* a slot in data */
+/* One that does not lie as an atomic change needs it. */
+struct __attribute__((packed)) {
+	char before;
+	void *(*volatile malloc)(size_t);
+} crooked __attribute__((aligned(64))) = {1, malloc};
 void *volatile sink;
 
 static const char *const names[] = {
@@ -40,6 +45,7 @@ int main(void)
 	void *library = NULL;
 	char line[4096];
 
+	free(crooked.malloc(5));
 	sink = kept(10);
 	sink = address(sink, 20);
 	free(sink);

@@ -29,6 +29,8 @@
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t *heap_mutex;
+static pthread_mutex_t robust_mutex;
+static pthread_mutex_t inheriting_mutex;
 static pthread_rwlock_t rwlock = PTHREAD_RWLOCK_INITIALIZER;
 static pthread_rwlock_t read_locked = PTHREAD_RWLOCK_INITIALIZER;
 static pthread_rwlock_t *writers_first;
@@ -64,6 +66,16 @@ static void wait_mutex(void)
 static void wait_heap_mutex(void)
 {
 	pthread_mutex_lock(heap_mutex);
+}
+
+static void wait_robust_mutex(void)
+{
+	pthread_mutex_lock(&robust_mutex);
+}
+
+static void wait_inheriting_mutex(void)
+{
+	pthread_mutex_lock(&inheriting_mutex);
 }
 
 static void wait_timed_mutex(void)
@@ -238,6 +250,8 @@ static const struct wait {
 } waits[] = {
 	{"mutex", wait_mutex},
 	{"heap-mutex", wait_heap_mutex},
+	{"robust-mutex", wait_robust_mutex},
+	{"inheriting", wait_inheriting_mutex},
 	{"timed-mutex", wait_timed_mutex},
 	{"rdlock", wait_rdlock},
 	{"wrlock", wait_wrlock},
@@ -305,9 +319,25 @@ static void prepare(void)
 	pthread_rwlock_wrlock(writers_first);
 }
 
+static void lock_special_mutexes(void)
+{
+	pthread_mutexattr_t robust;
+	pthread_mutexattr_t inheriting;
+
+	pthread_mutexattr_init(&robust);
+	pthread_mutexattr_setrobust(&robust, PTHREAD_MUTEX_ROBUST);
+	pthread_mutex_init(&robust_mutex, &robust);
+	pthread_mutexattr_init(&inheriting);
+	pthread_mutexattr_setprotocol(&inheriting, PTHREAD_PRIO_INHERIT);
+	pthread_mutex_init(&inheriting_mutex, &inheriting);
+	pthread_mutex_lock(&robust_mutex);
+	pthread_mutex_lock(&inheriting_mutex);
+}
+
 static void kinds(void)
 {
 	prepare();
+	lock_special_mutexes();
 	sleeper = (pthread_t)start(run_sleeper, NULL);
 	for (size_t i = 0; i < sizeof(waits) / sizeof(*waits); i++)
 		start(run_wait, (void *)&waits[i]);

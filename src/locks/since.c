@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What is new in rows since earlier rows of the same accounts. Estimates are scaled anew each time
+ * rows are made, so a difference can come out a little below nothing: then it is nothing.
+ */
+#include "contention.h"
+#include "private.h"
+
+#include <cprof/util.h>
+#include <string.h>
+
+/* Rows of one key may come several times. */
+struct part {
+	uint64_t key[2];
+	double count;
+	double ns;
+};
+
+/* Earlier sums by key. */
+struct earlier {
+	struct part *slots; /* key[1] is never 0 */
+	size_t size;
+};
+
+static struct part *find(const struct earlier *earlier, const struct part *part)
+{
+	size_t at = cprof_hash_bytes(part->key, sizeof(part->key));
+
+	for (;; at++) {
+		struct part *slot = &earlier->slots[at & (earlier->size - 1)];
+
+		if (!slot->key[1] || !memcmp(slot->key, part->key, sizeof(part->key)))
+			return slot;
+	}
+}
+
+static bool earlier_init(struct earlier *earlier, size_t count)
+{
+	earlier->size = 16;
+	while (earlier->size < 2 * count)
+		earlier->size *= 2;
+	earlier->slots = calloc(earlier->size, sizeof(*earlier->slots));
+	return earlier->slots;
+}
+
+static void remember(const struct earlier *earlier, const struct part *part)
+{
+	struct part *slot = find(earlier, part);
+
+	memcpy(slot->key, part->key, sizeof(slot->key));
+	slot->count += part->count;
+	slot->ns += part->ns;
+}
+
+/* Takes from a row what was there before, as much as it has. */
+static void take_away(const struct earlier *earlier, const struct part *part, double *count,
+		      double *ns)
+{
+	struct part *slot = find(earlier, part);
+	double less_count = CPROF_MIN(*count, slot->count);
+	double less_ns = CPROF_MIN(*ns, slot->ns);
+
+	*count -= less_count;
+	slot->count -= less_count;
+	*ns -= less_ns;
+	slot->ns -= less_ns;
+}
+
+static struct part block_part(const struct cprof_row *row)
+{
+	return (struct part){
+		.key = {(uint64_t)row->thread << 32 | row->stack,
+			1 | (uint64_t)row->marker << 8 | (uint64_t)row->kind << 16},
+		.count = row->count,
+		.ns = row->ns,
+	};
+}
+
+bool cprof_block_rows_subtract(struct cprof_block_rows *rows, const struct cprof_block_rows *before)
+{
+	struct earlier earlier;
+
+	if (!earlier_init(&earlier, before->count))
+		return false;
+	for (size_t i = 0; i < before->count; i++) {
+		struct part part = block_part(&before->rows[i]);
+
+		remember(&earlier, &part);
+	}
+	for (size_t i = 0; i < rows->count; i++) {
+		struct part part = block_part(&rows->rows[i]);
+
+		take_away(&earlier, &part, &rows->rows[i].count, &rows->rows[i].ns);
+	}
+	free(earlier.slots);
+	return true;
+}
+
+size_t cprof_block_rows_count(const struct cprof_block_rows *rows)
+{
+	return rows->count + rows->thread_count;
+}
+
+static struct part contention_part(const struct cprof_contention_row *row)
+{
+	return (struct part){
+		.key = {(uint64_t)row->lock << 32 | row->stack,
+			1 | (uint64_t)row->marker << 8 | (uint64_t)row->side << 16},
+		.count = row->count,
+		.ns = row->delay_ns,
+	};
+}
+
+bool cprof_contention_rows_subtract(struct cprof_contention_rows *rows,
+				    const struct cprof_contention_rows *before)
+{
+	struct earlier earlier;
+
+	if (!earlier_init(&earlier, before->count))
+		return false;
+	for (size_t i = 0; i < before->count; i++) {
+		struct part part = contention_part(&before->rows[i]);
+
+		remember(&earlier, &part);
+	}
+	for (size_t i = 0; i < rows->count; i++) {
+		struct part part = contention_part(&rows->rows[i]);
+
+		take_away(&earlier, &part, &rows->rows[i].count, &rows->rows[i].delay_ns);
+	}
+	free(earlier.slots);
+	return true;
+}
+
+size_t cprof_contention_rows_count(const struct cprof_contention_rows *rows)
+{
+	return rows->count + rows->lock_count;
+}

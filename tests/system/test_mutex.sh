@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Mutex profiles: sums that are known, both sides of them, every kind of lock as without hooks,
+# refusals, and that nothing is left behind.
+. "$(dirname "$0")/lib.sh"
+go tool pprof -help >/dev/null 2>&1 || { skip "no go tool pprof"; finish; }
+contend=$O/workloads/contend
+storm=$O/workloads/lockstorm
+
+# Of a lock, by its comment: contentions, delay in ns
+lock_of() { # FILE LOCK
+	pprof -comments "$1" | sed -n "s/^lock \"$2 in .*\": contentions \([0-9]*\), delay \([0-9]*\) ns.*/\1 \2/p"
+}
+near() { # WHAT FIGURE EXPECTED PERCENT
+	check "$1: $2 of $3" awk -v a="$2" -v b="$3" -v p="$4" \
+		'BEGIN { exit !(a >= b * (1 - p / 100) && a <= b * (1 + p / 100)) }'
+}
+# ns by the leaf function in a folded profile
+by_leaf() { # FILE FUNCTION
+	"$cprof" report folded "$1" | awk -v f="$2" '{ n = split($0, a, ";"); sub(/ [0-9]+$/, "", a[n]); if (a[n] == f) sum += $NF } END { print sum + 0 }'
+}
+
+# --- sums, against the program's own account ---
+for side in holder waiter; do
+	expect 0 run -e mutex --mutex-side $side -o $side.pb.gz --stats $side.json -- "$contend" known 0 2.5
+	said '^mutex: [0-9]+ samples, 0 lost, .* contentions, .* waited, 2 locks, .* -> '
+	cp out $side.out
+	for lock in 0 1; do
+		name=first
+		[ $lock = 0 ] || name=second
+		read -r waits ns < <(sed -n "s/^lock $lock: \([0-9]*\) waits, \([0-9]*\) ns/\1 \2/p" $side.out)
+		read -r count delay < <(lock_of $side.pb.gz $name)
+		near "$side, $name: delay" "${delay:-0}" "$ns" 5
+		near "$side, $name: waits" "${count:-0}" "$waits" 5
+	done
+	pprof -raw $side.pb.gz >raw
+	check "its types" grep -q 'contentions/count delay/nanoseconds' raw
+	check "as pprof" sh -c "'$cprof' report top $side.pb.gz >ours && go tool pprof -symbolize=none -top $side.pb.gz >theirs 2>/dev/null && diff ours theirs"
+	pprof -tags $side.pb.gz >tags
+	check "by lock" grep -q 'first in contend' tags
+	check "stats" json_holds $side.json 'd["mutex"]["contended"] > 50 and d["mutex"]["lost"] == 0 and
+		d["kinds"]["mutex"]["samples"] == d["samples"] and d["complete"] >= 0.99 * d["samples"]'
+done
+ns=$(awk '/^lock/ { sum += $5 } END { print sum }' waiter.out)
+near "all that wait" "$("$cprof" report folded waiter.pb.gz | awk '{ sum += $NF } END { print sum }')" "$ns" 5
+for function in hold_long hold_short write_long; do
+	near "charged: $function" "$(by_leaf holder.pb.gz $function)" \
+		"$(sed -n "s/^$function: charged \([0-9]*\) ns/\1/p" holder.out)" 5
+done
+near "who waits" "$(by_leaf waiter.pb.gz read_short)" "$(lock_of waiter.pb.gz second | cut -d' ' -f2)" 5
+
+# --- while it runs: attach in the middle of contention ---
+start "$contend" known 0 60
+target=$pid
+sleep 0.3
+expect 0 record -p "$target" -e mutex,heap,cpu,block --mutex-rate 2 -d 1.5 -o '%e.pb.gz' --stats all.json
+for kind in mutex heap cpu block; do check "all in one attach: $kind" test -s $kind.pb.gz; done
+check "one in two, scaled back" json_holds all.json 'd["mutex"]["contended"] == 2 * d["mutex"]["timed"]'
+check "no wait is longer than the profile" sh -c "go tool pprof -comments mutex.pb.gz 2>/dev/null | awk '/^lock/ { for (i = 1; i < NF; i++) if (\$i == \"longest\" && \$(i + 1) > 1.6e9) exit 1 }'"
+expect 0 detach -p "$target" --check
+expect 0 record -p "$target" -e mutex -d 0.5 -f folded -o -
+printed 'hold_long [0-9]+$'
+kill -0 "$target" || fail "the program is gone"
+
+# --- whoever is stuck is told, though the wait never ends ---
+start "$O/workloads/deadlock"
+stuck=$pid
+sleep 0.5
+expect 0 record -p "$stuck" -e mutex -d 0.5 -o stuck.pb.gz # waiting before the attach: not seen
+said 'mutex: 0 samples'
+rm -f stuck.pb.gz
+"$cprof" run -e mutex -d 1.5 -o stuck.pb.gz -- "$O/workloads/deadlock" >stuck.log 2>&1 </dev/null &
+runner=$!
+if wait_for 20 test -s stuck.pb.gz; then
+	pprof -traces stuck.pb.gz >traces
+	check "the deadlock is there" grep -q 'still held' traces
+	check "its locks" sh -c "go tool pprof -tags stuck.pb.gz 2>/dev/null | grep -q 'journal in deadlock'"
+else
+	fail "nothing written" stuck.log
+fi
+pkill -KILL -P "$runner"
+wait "$runner" 2>/dev/null
+
+# --- every kind of lock behaves as without hooks ---
+for seed in 1 2 3; do
+	"$storm" conform $seed 3000 >plain
+	for rate in 1 3; do
+		expect 0 run -q -e mutex --mutex-rate $rate -o conform.pb.gz -- "$storm" conform $seed 3000
+		check "the same answers, seed $seed" diff plain out
+	done
+done
+"$storm" storm 6 fork cancel cond >storm.out 2>&1 </dev/null &
+target=$!
+pids+=("$target")
+wait_for 5 grep -q ready storm.out || fail "storm: not ready" storm.out
+for i in 1 2 3 4 5 6; do
+	expect 0 record -q -p "$target" -e mutex,heap --mutex-rate $((i % 3 + 1)) -d 0.2 -o 'storm.%e.pb.gz'
+done
+expect 0 detach -p "$target" --check
+kill -TERM "$target"
+await "$target"
+[ "$status" = 0 ] && pass || fail "the storm: status $status" storm.out
+check "nobody met anybody" grep -q '^ok' storm.out
+
+# --- musl's locks ---
+if command -v musl-gcc >/dev/null; then
+	check "built with musl" musl-gcc -O2 -g -D_GNU_SOURCE -I"$tests/workloads" -o musl-contend "$tests/workloads/contend.c"
+	expect 0 run -e mutex -o musl.pb.gz -- ./musl-contend known 0 1.5
+	read -r waits ns < <(sed -n 's/^lock 0: \([0-9]*\) waits, \([0-9]*\) ns/\1 \2/p' out)
+	near "musl: delay" "$(pprof -comments musl.pb.gz | sed -n 's/^lock "first.*delay \([0-9]*\) ns.*/\1/p')" "${ns:-0}" 5
+	check "musl: built" musl-gcc -O2 -g -D_GNU_SOURCE -I"$tests/workloads" -o musl-storm "$tests/workloads/lockstorm.c"
+	./musl-storm conform 1 2000 >plain
+	expect 0 run -q -e mutex --mutex-rate 1 -o conform.pb.gz -- ./musl-storm conform 1 2000
+	check "musl: the same answers" diff plain out
+else
+	skip "no musl-gcc"
+fi
+
+# --- refusals ---
+for rate in 0 -1 x 1048577; do expect 2 record -p "$target" -e mutex --mutex-rate $rate; done
+expect 2 record -p $$ -e mutex --mutex-side both
+cat >spin.c <<'END'
+int main(void) { for (;;) __builtin_ia32_pause(); }
+END
+gcc -O1 -static -o spin spin.c
+start ./spin
+expect 3 record -p "$pid" -e mutex -d 1
+said 'no locks to hook.*-e block'
+finish
