@@ -210,10 +210,10 @@ void cprof_session_live_drained(struct cprof_session *session)
 	live->compactions++;
 	profile = cprof_builder_profile(session->builder);
 	/* What the last minutes need may be more than that: not again at once. */
-	live->compact_at = CPROF_MAX(2 * profile->sample_count, SAMPLES_MOST);
-	live->stacks_at = CPROF_MAX(2 * profile->stack_count, STACKS_MOST);
-	live->labels_at = CPROF_MAX(2 * profile->label_set_count, LABELS_MOST);
-	live->locations_at = CPROF_MAX(2 * profile->location_count, LOCATIONS_MOST);
+	live->compact_at = CPROF_MAX(profile->sample_count * 3 / 2, SAMPLES_MOST);
+	live->stacks_at = CPROF_MAX(profile->stack_count * 3 / 2, STACKS_MOST);
+	live->labels_at = CPROF_MAX(profile->label_set_count * 3 / 2, LABELS_MOST);
+	live->locations_at = CPROF_MAX(profile->location_count * 3 / 2, LOCATIONS_MOST);
 }
 
 /* --- telling ------------------------------------------------------------------------------- */

@@ -108,7 +108,7 @@ expect 2 report locks mutex.pb.gz --focus '('
 expect 2 report locks mutex.pb.gz --sample-index nothing
 expect 2 report locks
 expect 2 report lock mutex.pb.gz
-said 'there are top, folded, locks'
+said 'there are top, .*folded, locks'
 expect 1 report locks missing.pb.gz
 # A file of a view's name is a file.
 cp mutex.pb.gz locks
