@@ -72,8 +72,9 @@ static void put_cell(const struct terminal *terminal, int row, int column,
 	wchar_t text[CPROF_CELL_CHARS + 1] = {0};
 	cchar_t out;
 
-	if (!terminal->colors && look->background >= 0)
-		attributes |= cell->style == CPROF_STYLE_HEAD ? A_REVERSE : A_NORMAL;
+	/* Told apart from the selected row, which is reversed. */
+	if (!terminal->colors && cell->style == CPROF_STYLE_HEAD)
+		attributes |= A_UNDERLINE;
 	memcpy(text, cell->text, sizeof(cell->text));
 	if (setcchar(&out, text, attributes, colored ? (short)(cell->style + 1) : 0, NULL) == OK)
 		mvadd_wch(row, column, &out);
@@ -247,6 +248,13 @@ struct cprof_error *cprof_screen_create_curses(enum cprof_view_color color,
 					  type ? type : "");
 	}
 	set_term(terminal->screen);
+	if (!tigetstr("cup")) { /* dumb */
+		terminal_destroy(&terminal->base);
+		return cprof_error_create(
+			CPROF_USAGE, "set TERM, as to xterm-256color",
+			"the view: a terminal of type `%s` cannot place its cursor",
+			type ? type : "");
+	}
 	cbreak();
 	noecho();
 	nonl();

@@ -13,10 +13,10 @@ for verb in record run threads dump memtrace detach report help; do
 	printed '^cprof-attach [0-9]+\.[0-9]+'
 done
 expect 0 --help
-for verb in record run threads dump memtrace detach report help; do printed "^  $verb "; done
+for verb in record run threads dump memtrace detach report view help; do printed "^  $verb "; done
 expect 0 help
 expect 0 --version
-for missing in serve push doctor view; do
+for missing in serve push doctor; do
 	expect 0 --help
 	check "$missing is not listed" test "$(grep -c "^  $missing" out)" = 0
 	expect 2 "$missing" -p 1

@@ -88,7 +88,7 @@ printed 'worker-north +R'
 expect 0 -p "$service" --headless 100x30 --keys '/^worker-north\n5\n'
 printed 'shop::'
 expect 0 -p "$service" --headless 100x30 --keys 'd'
-check "a thread dump" grep -q 'shop::serve' service."$service".threads.001.txt
+check "a thread dump" grep -q '^Process ' service."$service".threads.001.txt
 expect 0 -p "$service" --headless 100x30 --keys '6' --frames 3 --refresh 500ms
 printed '^heap 1 @'
 expect 0 -p "$service" --headless 100x30 --keys 'b' --frames 2 --refresh 200ms
