@@ -105,7 +105,7 @@ void cprof_draw_thread_dialog(struct cprof_ui *ui)
 			cprof_cells_put(cells, row, 12, cells->columns, style, "all threads");
 			continue;
 		}
-		cprof_analysis_value(thread->value, model->unit, model->output_unit, value);
+		cprof_value_text(thread->value, model->unit, model->output_unit, 10, value);
 		cprof_cells_right(cells, row, 0, 10, style, value);
 		cprof_cells_printf(cells, row, 12, cells->columns - 12, style, "%-16s %7lld  %s",
 				   thread->name, (long long)thread->tid, thread->top);

@@ -32,11 +32,24 @@ static enum cprof_style share_style(const struct line *line, int64_t value)
 	return plain(line, CPROF_STYLE_NORMAL);
 }
 
+/* A number never loses a digit or its unit: one that is too wide is written in another way. */
+void cprof_value_text(int64_t value, const char *from, const char *to, int width,
+		      char text[CPROF_ANALYSIS_TEXT])
+{
+	cprof_analysis_value(value, from, to, text);
+	if ((int)strlen(text) > width)
+		cprof_analysis_value(value, from, "minimum", text);
+	if ((int)strlen(text) > width)
+		snprintf(text, CPROF_ANALYSIS_TEXT, "%.1e", (double)value);
+	if ((int)strlen(text) > width)
+		snprintf(text, CPROF_ANALYSIS_TEXT, "#");
+}
+
 static void put_value(const struct line *line, int left, int width, int64_t value)
 {
 	char text[CPROF_ANALYSIS_TEXT];
 
-	cprof_analysis_value(value, line->model->unit, line->model->output_unit, text);
+	cprof_value_text(value, line->model->unit, line->model->output_unit, width, text);
 	cprof_cells_right(&line->ui->cells, line->row, left, width, share_style(line, value), text);
 }
 
@@ -45,6 +58,8 @@ static void put_share(const struct line *line, int left, int width, int64_t valu
 	char text[32];
 
 	cprof_analysis_percent(value, of, text);
+	if ((int)strlen(text + strspn(text, " ")) > width)
+		strcpy(text, "<0.01%"); /* 7.4e-05% */
 	cprof_cells_right(&line->ui->cells, line->row, left, width, share_style(line, value),
 			  text + strspn(text, " "));
 }
@@ -59,7 +74,8 @@ static void put_growth(const struct line *line, const struct cprof_column *colum
 
 	if (growth) {
 		value = (int64_t)growth[id];
-		cprof_analysis_value(llabs(value), line->model->unit, "minimum", number);
+		cprof_value_text(llabs(value), line->model->unit, "minimum", column->width - 1,
+				 number);
 		if (value)
 			snprintf(text, sizeof(text), "%c%s", value < 0 ? '-' : '+', number);
 	}
@@ -74,8 +90,9 @@ static void put_other(const struct line *line, const struct cprof_column *column
 	const struct cprof_profile *profile = line->model->profile;
 	char text[CPROF_ANALYSIS_TEXT];
 
-	cprof_analysis_value(line->model->analysis->rows[id].flat[column->type],
-			     profile->strings[profile->types[column->type].unit], "minimum", text);
+	cprof_value_text(line->model->analysis->rows[id].flat[column->type],
+			 profile->strings[profile->types[column->type].unit], "minimum",
+			 column->width, text);
 	cprof_cells_right(&line->ui->cells, line->row, column->left, column->width,
 			  plain(line, CPROF_STYLE_NORMAL), text);
 }

@@ -283,6 +283,8 @@ int cprof_draw_head(struct cprof_ui *ui);
 /* In the rows at the bottom; returns how many. */
 int cprof_draw_foot(struct cprof_ui *ui);
 void cprof_draw_body(struct cprof_ui *ui);
+void cprof_value_text(int64_t value, const char *from, const char *to, int width,
+		      char text[CPROF_ANALYSIS_TEXT]);
 void cprof_draw_empty(struct cprof_ui *ui, const struct cprof_model *model);
 void cprof_draw_help(struct cprof_ui *ui);
 void cprof_draw_thread_dialog(struct cprof_ui *ui);

@@ -181,7 +181,7 @@ static void test_bindings(void **state)
 
 static void test_numbers(void **state)
 {
-	char text[32];
+	char text[32], value[CPROF_ANALYSIS_TEXT];
 
 	(void)state;
 	cprof_time_text(3100000000, text, sizeof(text));
@@ -190,6 +190,12 @@ static void test_numbers(void **state)
 	assert_string_equal(text, "62m03s");
 	cprof_time_text(90000ull * 1000000000, text, sizeof(text));
 	assert_string_equal(text, "25h00m");
+	cprof_value_text(123456780000000, "nanoseconds", "s", 9, value);
+	assert_string_equal(value, "34.29hrs");
+	cprof_value_text(1234567890123, "count", "count", 9, value);
+	assert_string_equal(value, "1.2e+12");
+	cprof_value_text(1234567890123, "count", "count", 3, value);
+	assert_string_equal(value, "#");
 	cprof_bytes_text(0, text, sizeof(text));
 	assert_string_equal(text, "0B");
 	cprof_bytes_text(195 << 20, text, sizeof(text));
