@@ -98,7 +98,7 @@ done
 expect 0 detach -p "$target" --check
 kill -TERM "$target"
 await "$target"
-[ "$status" = 0 ] && pass || fail "the storm: status $status" storm.out
+check "the storm: status $status" test "$status" = 0
 check "nobody met anybody" grep -q '^ok' storm.out
 
 # --- musl's locks ---

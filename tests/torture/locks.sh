@@ -34,13 +34,13 @@ for mode in "" fork "cancel cond" "fork cancel cond"; do
 	# shellcheck disable=SC2086
 	begin 8 $mode
 	taken=0
-	kinds=(mutex heap,mutex)
+	kinds=(mutex "heap,mutex")
 	for i in $(seq "$rounds"); do
 		timeout 60 "$cprof" record -q -p "$target" -e "${kinds[i % 2]}" --mutex-rate $((i % 4 * 5 + 1)) \
 			-d 0.1 -o '%e.pb.gz' >record.log 2>&1 && taken=$((taken + 1))
 		kill -0 "$target" 2>/dev/null || break
 	done
-	[ "$taken" = "$rounds" ] && pass || fail "$mode: $taken of $rounds" record.log
+	check "$mode: $taken of $rounds" test "$taken" = "$rounds"
 	finish_target "storm $mode" "$taken taken"
 done
 
