@@ -31,7 +31,6 @@ static void create(struct hooked *hooked, uint64_t rate)
 	sim->shared = hooked->plant.shared;
 	assert_null(cprof_target_create(getpid(), &hooked->target));
 	assert_null(cprof_modules_create(NULL, &sim->modules));
-	assert_null(cprof_agent_bounds_create(&sim->bounds));
 	assert_null(cprof_space_create(hooked->target, sim->modules, &sim->space));
 	assert_null(cprof_space_refresh(sim->space));
 	assert_null(cprof_unwinder_cfi.create(sim->space, &sim->unwinder));
