@@ -265,15 +265,16 @@ static void test_bounds(void **state)
 
 	/* Memory of the program's own for a stack: without guard pages nobody can tell. */
 	memset(sim.shared->stacks, 0, sizeof(sim.shared->stacks));
-	own_stack = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	own_stack = mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	mprotect(own_stack, 1 << 20, PROT_READ); /* whatever lies before it */
 	pthread_attr_init(&attributes);
-	pthread_attr_setstack(&attributes, own_stack, 1 << 20);
+	pthread_attr_setstack(&attributes, (char *)own_stack + (1 << 20), 1 << 20);
 	pthread_create(&thread, &attributes, note_self, &sim);
 	pthread_join(thread, NULL);
 	pthread_attr_destroy(&attributes);
 	for (size_t i = 0; i < CPROF_AGENT_SHARDS; i++)
 		assert_int_equal(sim.shared->stacks[i].low, 0);
-	munmap(own_stack, 1 << 20);
+	munmap(own_stack, 2 << 20);
 	sim_deinit(&sim);
 	cprof_target_destroy(target);
 }
