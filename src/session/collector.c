@@ -19,6 +19,7 @@
  * a seventh of the samples was lost, at this priority none. It needs little time. */
 #define COLLECTOR_NICE (-10)
 #define TICK_MS        100
+#define IDLE_MOST      3
 #define MARGIN_MS      1 /* what is younger is left in its ring, see perf.c */
 /* CPU time is told in ticks of 10 ms, and is read at another moment than the events. */
 #define CPU_SLACK_NS 50000000ull
@@ -110,33 +111,52 @@ static void finish(struct cprof_session *session)
 		cprof_session_agent_finish(session);
 }
 
-/* A ring whose task is gone stays readable: when it is, and has nothing new, only the timer
- * counts from then on. */
-static int watched(int fd, const struct pollfd *polled, bool nothing_new)
+/* One session of events. A burst can fill a ring before anything in it is old enough to be handed
+ * out: then it is looked at again at once. A ring whose task is gone stays readable for ever: only
+ * the timer counts from then on. */
+struct watch {
+	int fd;
+	const uint64_t *told; /* rises with what is handed out */
+	uint64_t before;
+	unsigned idle; /* times in a row that it woke us for nothing */
+};
+
+static struct watch watch_of(const struct cprof_perf *perf, const uint64_t *told)
 {
-	return polled->revents && nothing_new ? -1 : fd;
+	return (struct watch){.fd = perf ? cprof_perf_fd(perf) : -1, .told = told};
+}
+
+/* After a drain; true: once more, soon. */
+static bool look(struct watch *watch, struct pollfd *polled)
+{
+	bool idle = polled->revents && *watch->told == watch->before;
+
+	watch->before = *watch->told;
+	watch->idle = idle ? watch->idle + 1 : 0;
+	polled->fd = watch->idle > IDLE_MOST ? -1 : watch->fd;
+	return idle && polled->fd >= 0;
 }
 
 static void *collect(void *context)
 {
 	struct cprof_session *session = context;
-	int perf_fd = session->perf ? cprof_perf_fd(session->perf) : -1;
-	int switches_fd = session->switches ? cprof_perf_fd(session->switches) : -1;
-	int births_fd = session->births.perf ? cprof_perf_fd(session->births.perf) : -1;
+	struct watch watches[] = {
+		watch_of(session->perf, &session->stats.cpu.samples),
+		watch_of(session->switches, &session->stats.block.switches),
+		watch_of(session->births.perf, &session->stats.births_counts.samples),
+	};
 	uint64_t drained_ns = 0;
-	struct pollfd fds[5] = {
+	struct pollfd fds[2 + CPROF_COUNT(watches)] = {
 		{.fd = session->stop_fd, .events = POLLIN},
 		{.fd = cprof_target_pidfd(session->target), .events = POLLIN},
-		{.fd = perf_fd, .events = POLLIN},
-		{.fd = switches_fd, .events = POLLIN},
-		{.fd = births_fd, .events = POLLIN},
+		{.fd = watches[0].fd, .events = POLLIN},
+		{.fd = watches[1].fd, .events = POLLIN},
+		{.fd = watches[2].fd, .events = POLLIN},
 	};
 
 	setpriority(PRIO_PROCESS, 0, COLLECTOR_NICE); /* of this thread; may be refused */
 	for (;;) {
-		uint64_t samples = session->stats.cpu.samples;
-		uint64_t switches = session->stats.block.switches;
-		uint64_t births = session->stats.births_counts.samples;
+		bool again = false;
 		int woken = poll(fds, CPROF_COUNT(fds), wait_ms(session));
 
 		if (woken < 0 && errno != EINTR)
@@ -151,11 +171,9 @@ static void *collect(void *context)
 			continue;
 		drain(session);
 		drained_ns = cprof_now_ns();
-		fds[2].fd = watched(perf_fd, &fds[2], samples == session->stats.cpu.samples);
-		fds[3].fd =
-			watched(switches_fd, &fds[3], switches == session->stats.block.switches);
-		/* Births come in bursts that fill a ring before anything in it is old enough. */
-		if (fds[4].revents && births == session->stats.births_counts.samples)
+		for (size_t i = 0; i < CPROF_COUNT(watches); i++)
+			again |= look(&watches[i], &fds[2 + i]);
+		if (again)
 			poll(NULL, 0, MARGIN_MS);
 	}
 	if (!__atomic_load_n(&session->pausing, __ATOMIC_RELAXED))
