@@ -304,11 +304,14 @@ struct cprof_agent_lock_rate {
 struct cprof_agent_wait {
 	uint64_t lock; /* its address, 0: free; with BUSY: being written */
 	uint64_t id;   /* of the WAIT record */
-	uint64_t began_ns;
 	uint64_t charged_ns;
 	uint64_t unlock; /* id of the UNLOCK record charged last, 0 none */
 	uint32_t weight; /* `every` when it was chosen */
 	uint32_t state;  /* enum cprof_agent_wait_state */
+	/* Of who waits: where that thread calls again from no deeper, a handler has left the wait
+	 * by longjmp. */
+	uint64_t thread_pointer;
+	uint64_t sp;
 };
 enum cprof_agent_wait_state {
 	CPROF_AGENT_WAIT_FRESH,

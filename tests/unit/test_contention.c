@@ -251,11 +251,8 @@ static void whoever_still_waits_is_told(void **state)
 					       CPROF_AGENT_LOCK_BUCKETS][3];
 	int64_t values[2];
 
-	*wait = (struct cprof_agent_wait){.lock = LOCK_A,
-					  .id = 1,
-					  .began_ns = world->began_ns,
-					  .charged_ns = world->began_ns,
-					  .weight = 1};
+	*wait = (struct cprof_agent_wait){
+		.lock = LOCK_A, .id = 1, .charged_ns = world->began_ns, .weight = 1};
 	put_wait(world, 0, 1, LOCK_A, 1);
 	usleep(20000);
 	take_profile(world, CPROF_CONTENTION_HOLDER);
