@@ -204,6 +204,7 @@ static bool begin_wait(struct lock_call *call)
 	wait = claim(call);
 	if (!wait) {
 		ADD(&SHARED->lock_full, 1);
+		ADD(&SHARED->lock_full_weight, call->call.rate);
 		thin(&SHARED->lock_rates[call->bucket]);
 		return false;
 	}
