@@ -62,9 +62,9 @@ static void tell_locks(const struct cprof_plan_module *module,
 	else if (counts[CPROF_PLAN_SLOT_NO_BANK])
 		told->reason = "uses another copy of the C library";
 	else if (counts[CPROF_PLAN_SLOT_NO_ORDER])
-		told->reason = "more slots than can be patched";
+		told->reason = "has more slots than can be patched";
 	else if (counts[CPROF_PLAN_SLOT_ELSEWHERE])
-		told->reason = "its locks are not those of a C library that is known";
+		told->reason = "has locks that are not those of a C library that is known";
 	else
 		told->cover = told->lock_slots ? CPROF_AGENT_COVER_HOOKED : CPROF_AGENT_COVER_NONE;
 }
@@ -85,18 +85,18 @@ static void tell_module(const struct cprof_plan *plan, const struct cprof_plan_m
 	count_slots(module, false, counts);
 	told->slots = (uint32_t)counts[CPROF_PLAN_SLOT_HOOKED];
 	if (!module->known)
-		told->reason = module->file->image ? "another file stands at its path now"
-						   : "its file cannot be opened";
+		told->reason = module->file->image ? "is not the file that stands at its path now"
+						   : "has a file that cannot be opened";
 	else if (!module->relocated)
 		told->cover = CPROF_AGENT_COVER_LATER;
 	else if ((told->reason = own_reason(module)))
 		;
 	else if (counts[CPROF_PLAN_SLOT_NO_BANK])
-		told->reason = "more allocators than can be told apart";
+		told->reason = "uses more allocators than can be told apart";
 	else if (counts[CPROF_PLAN_SLOT_NO_ORDER])
-		told->reason = "more slots than can be patched";
+		told->reason = "has more slots than can be patched";
 	else if (counts[CPROF_PLAN_SLOT_ELSEWHERE])
-		told->reason = "some of its slots lead to functions unknown, or cannot be written";
+		told->reason = "has slots that lead to functions unknown, or cannot be written";
 	else
 		told->cover = told->slots ? CPROF_AGENT_COVER_HOOKED : CPROF_AGENT_COVER_NONE;
 }

@@ -67,9 +67,11 @@ static bool is_export(const struct cprof_plan_module *module, unsigned function,
 /* Who the dynamic linker would take a function from, for a module that was there from the start:
  * for others there may be scopes of their own (RTLD_LOCAL, RTLD_DEEPBIND). */
 static void look_up(const struct cprof_plan *plan, const struct cprof_plan_module *module,
-		    unsigned function, struct value *value)
+		    const struct cprof_import *import, struct value *value)
 {
 	const struct cprof_plan_module *best = NULL;
+	const struct cprof_export *export;
+	unsigned function = import->name;
 
 	value->kind = VALUE_UNBOUND;
 	if (!module->initial || module->file->linkage.symbolic)
@@ -81,10 +83,11 @@ static void look_up(const struct cprof_plan *plan, const struct cprof_plan_modul
 		    other->initial && (!best || other->position < best->position))
 			best = other;
 	}
-	if (!best || best->file->linkage.exports[function].indirect)
+	export = best ? &best->file->linkage.exports[function] : NULL;
+	if (!export || export->indirect || (export->several && export->version != import->version))
 		return;
 	value->kind = VALUE_FUNCTION;
-	value->original = best->file->linkage.exports[function].address + best->bias;
+	value->original = export->address + best->bias;
 	value->definer = (struct cprof_plan_module *)best;
 }
 
@@ -106,7 +109,7 @@ static struct value classify(const struct cprof_plan *plan, const struct cprof_p
 		return value;
 	if (import->kind == CPROF_IMPORT_CALL && import->initial &&
 	    address == import->initial + module->bias) {
-		look_up(plan, module, import->name, &value);
+		look_up(plan, module, import, &value);
 		return value;
 	}
 	export = &holder->file->linkage.exports[import->name];

@@ -147,6 +147,35 @@ static bool decide(struct lock_call *call)
 
 /* --- entries of those who wait ------------------------------------------------------------- */
 
+static void release(const struct lock_call *call, struct cprof_agent_wait *wait)
+{
+	uint32_t state = __atomic_exchange_n(&wait->state, CPROF_AGENT_WAIT_OVER, __ATOMIC_ACQ_REL);
+
+	if (state == CPROF_AGENT_WAIT_OVER)
+		return;
+	__atomic_sub_fetch(&SHARED->waiting[call->bucket],
+			   state == CPROF_AGENT_WAIT_CHARGED ? ONE_CHARGED : ONE_FRESH,
+			   __ATOMIC_ACQ_REL);
+	STORE(&wait->lock, 0);
+}
+
+/* Releases the entry of a wait that its thread, which is ours, has left by longjmp. */
+static bool release_left(const struct lock_call *call, struct cprof_agent_wait *wait)
+{
+	if (LOAD(&wait->thread_pointer) != call->call.thread_pointer ||
+	    LOAD(&wait->sp) > call->call.sp || LOAD(&wait->lock) & CPROF_AGENT_LOCK_BUSY)
+		return false;
+	release(call, wait);
+	return true;
+}
+
+/* False where a handler on a stack of its own has taken us for one that was left. */
+static bool is_own(const struct lock_call *call)
+{
+	return LOAD(&call->wait->state) != CPROF_AGENT_WAIT_OVER &&
+	       LOAD(&call->wait->id) == call->id;
+}
+
 static struct cprof_agent_wait *claim(const struct lock_call *call)
 {
 	struct cprof_agent_wait *waits = SHARED->lock_waits[call->bucket];
@@ -154,22 +183,12 @@ static struct cprof_agent_wait *claim(const struct lock_call *call)
 	for (uint32_t i = 0; i < CPROF_AGENT_LOCK_WAYS; i++) {
 		uint64_t expected = 0;
 
-		if (LOAD(&waits[i].lock) == 0 &&
-		    SWAP(&waits[i].lock, &expected, call->lock | CPROF_AGENT_LOCK_BUSY))
+		if (LOAD(&waits[i].lock) != 0 && !release_left(call, &waits[i]))
+			continue;
+		if (SWAP(&waits[i].lock, &expected, call->lock | CPROF_AGENT_LOCK_BUSY))
 			return &waits[i];
 	}
 	return NULL;
-}
-
-static void release(const struct lock_call *call)
-{
-	uint32_t state =
-		__atomic_exchange_n(&call->wait->state, CPROF_AGENT_WAIT_OVER, __ATOMIC_ACQ_REL);
-
-	__atomic_sub_fetch(&SHARED->waiting[call->bucket],
-			   state == CPROF_AGENT_WAIT_CHARGED ? ONE_CHARGED : ONE_FRESH,
-			   __ATOMIC_ACQ_REL);
-	STORE(&call->wait->lock, 0);
 }
 
 /* From here on whoever unlocks is charged, also while our stack is copied. */
@@ -185,22 +204,24 @@ static bool begin_wait(struct lock_call *call)
 	wait = claim(call);
 	if (!wait) {
 		ADD(&SHARED->lock_full, 1);
+		ADD(&SHARED->lock_full_weight, call->call.rate);
 		thin(&SHARED->lock_rates[call->bucket]);
 		return false;
 	}
 	call->wait = wait;
 	call->id = ADD(&SHARED->next_id, 1);
 	wait->id = call->id;
-	wait->began_ns = call->began_ns;
 	wait->unlock = 0;
 	wait->weight = (uint32_t)call->call.rate;
+	wait->thread_pointer = call->call.thread_pointer;
+	wait->sp = call->call.sp;
 	STORE(&wait->state, CPROF_AGENT_WAIT_FRESH);
 	STORE(&wait->charged_ns, call->began_ns);
 	STORE(&wait->lock, call->lock);
 	__atomic_add_fetch(&SHARED->waiting[call->bucket], ONE_FRESH, __ATOMIC_ACQ_REL);
 	call->call.size = call->began_ns;
 	if (!cprof_agent_ring_lock(&call->call, CPROF_AGENT_RECORD_WAIT, call->id, call->lock)) {
-		release(call);
+		release(call, wait);
 		return false;
 	}
 	ADD(&SHARED->lock_timed, 1);
@@ -212,18 +233,19 @@ static bool begin_wait(struct lock_call *call)
 static void end_wait(struct lock_call *call)
 {
 	struct cprof_agent_wait *wait = call->wait;
-	uint64_t charged =
-		__atomic_exchange_n(&wait->charged_ns, CPROF_AGENT_LOCK_LEFT, __ATOMIC_ACQ_REL);
-	uint64_t now = clock_ns(CLOCK_FINE, SHARED->forbidden);
-	struct cprof_agent_got got = {
-		.tid = cprof_agent_tid(&call->call),
-		.id = call->id,
-		.address = call->lock,
-		.unlock = LOAD(&wait->unlock),
-	};
-	uint64_t from = got.unlock && charged > call->ready_ns ? charged : call->ready_ns;
+	struct cprof_agent_got got = {.id = call->id, .address = call->lock};
+	uint64_t charged;
+	uint64_t now;
+	uint64_t from;
 
-	release(call);
+	if (!is_own(call))
+		return;
+	charged = __atomic_exchange_n(&wait->charged_ns, CPROF_AGENT_LOCK_LEFT, __ATOMIC_ACQ_REL);
+	now = clock_ns(CLOCK_FINE, SHARED->forbidden);
+	got.tid = cprof_agent_tid(&call->call);
+	got.unlock = LOAD(&wait->unlock);
+	from = got.unlock && charged > call->ready_ns ? charged : call->ready_ns;
+	release(call, wait);
 	got.tail_ns = now > from ? now - from : 0;
 	got.delay_ns = got.tail_ns;
 	if (got.unlock && charged > call->began_ns)
@@ -262,7 +284,7 @@ static uint64_t charge(struct lock_call *call)
 		struct cprof_agent_wait *wait = &waits[i];
 		uint64_t slice;
 
-		if (LOAD(&wait->lock) != call->lock)
+		if (LOAD(&wait->lock) != call->lock || release_left(call, wait))
 			continue;
 		if (!now) {
 			if (!is_release(call))

@@ -304,11 +304,14 @@ struct cprof_agent_lock_rate {
 struct cprof_agent_wait {
 	uint64_t lock; /* its address, 0: free; with BUSY: being written */
 	uint64_t id;   /* of the WAIT record */
-	uint64_t began_ns;
 	uint64_t charged_ns;
 	uint64_t unlock; /* id of the UNLOCK record charged last, 0 none */
 	uint32_t weight; /* `every` when it was chosen */
 	uint32_t state;  /* enum cprof_agent_wait_state */
+	/* Of who waits: where that thread calls again from no deeper, a handler has left the wait
+	 * by longjmp. */
+	uint64_t thread_pointer;
+	uint64_t sp;
 };
 enum cprof_agent_wait_state {
 	CPROF_AGENT_WAIT_FRESH,
@@ -416,10 +419,11 @@ struct cprof_agent_shared {
 	uint64_t stalled;        /* the agent's own: tail + 1 that was waited for in vain */
 	uint64_t reserved2[2];
 	uint64_t lock_head __attribute__((aligned(64)));
-	uint64_t lock_timed;    /* waits that made a record */
-	uint64_t lock_dropped;  /* waits and unlocks lost: no room in the ring … */
-	uint64_t lock_full;     /* … or in the bucket */
-	uint64_t lock_failures; /* records without a stack */
+	uint64_t lock_timed;       /* waits that made a record */
+	uint64_t lock_dropped;     /* waits and unlocks lost: no room in the ring … */
+	uint64_t lock_full;        /* … or in the bucket */
+	uint64_t lock_failures;    /* records without a stack */
+	uint64_t lock_full_weight; /* what those of `lock_full` stood for */
 	/* the rest, each at its own page */
 	uint16_t waiting[CPROF_AGENT_LOCK_BUCKETS] __attribute__((aligned(4096)));
 	struct cprof_agent_lock_rate lock_rates[CPROF_AGENT_LOCK_BUCKETS];

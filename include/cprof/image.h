@@ -200,6 +200,7 @@ enum cprof_import_kind {
 struct cprof_import {
 	uint64_t slot;    /* its address */
 	uint64_t initial; /* what the file holds there: of a CALL the address that binds it */
+	uint32_t version; /* hash of the version's name it is bound by, 0: any */
 	uint16_t name;    /* index of the names asked for */
 	uint8_t kind;     /* enum cprof_import_kind */
 	bool weak;        /* may stay 0 */
@@ -208,8 +209,11 @@ struct cprof_import {
 struct cprof_export {
 	uint64_t address; /* 0: not defined for others */
 	uint64_t size;
-	uint64_t own;  /* defined by the full symbol table, perhaps for itself only; 0 no */
-	bool indirect; /* an IFUNC: the function is what `address` returns */
+	uint64_t own;     /* defined by the full symbol table, perhaps for itself only; 0 no */
+	uint32_t version; /* hash of its name, 0: none */
+	bool indirect;    /* an IFUNC: the function is what `address` returns */
+	bool hidden;      /* of an old version only, kept for programs linked then */
+	bool several;     /* other versions of it are other functions */
 };
 struct cprof_linkage {
 	struct cprof_import *imports; /* ascending by slot */

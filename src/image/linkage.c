@@ -13,7 +13,8 @@
 #define NONE        255   /* no name */
 #define IMPORTS_MAX 65536 /* of one image: no honest one has as many of a few names */
 #define KEYS        4096  /* of a filter */
-#define CHAIN_MAX   4096  /* symbols looked at in one hash chain */
+#define CHAIN_MAX   4096  /* symbols looked at in one hash chain, versions in one list */
+#define HIDDEN      0x8000u
 
 /* What relocations of an ISA fill a slot with a symbol's address. */
 static const struct {
@@ -40,6 +41,9 @@ struct linker {
 	bool hashes[KEYS];
 	uint64_t tags[DT_NUM]; /* values of PT_DYNAMIC */
 	uint64_t gnu_hash;     /* DT_GNU_HASH */
+	struct table versions; /* DT_VERSYM: a number each symbol … */
+	struct table defined;  /* … of those in DT_VERDEF, bytes … */
+	struct table needed;   /* … or in DT_VERNEED, bytes */
 	struct table dynamic;
 	struct table symbols;
 	struct table chains;   /* the hash table's part with a hash for every symbol … */
@@ -150,6 +154,19 @@ static bool dynamic_at(const struct linker *linker, size_t index, Elf64_Dyn *ent
 	return entry->d_tag != DT_NULL;
 }
 
+static void take_versions(struct linker *linker, const Elf64_Dyn *entry)
+{
+	const uint64_t address = entry->d_un.d_val;
+
+	if (entry->d_tag == DT_VERSYM)
+		linker->versions =
+			table_at(linker->image, address, UINT32_MAX, sizeof(Elf64_Versym));
+	else if (entry->d_tag == DT_VERDEF)
+		linker->defined = table_at(linker->image, address, UINT32_MAX, 1);
+	else if (entry->d_tag == DT_VERNEED)
+		linker->needed = table_at(linker->image, address, UINT32_MAX, 1);
+}
+
 static void read_dynamic(struct linker *linker)
 {
 	uint64_t *tags = linker->tags;
@@ -162,6 +179,7 @@ static void read_dynamic(struct linker *linker)
 			tags[entry.d_tag] = entry.d_un.d_val;
 		if (entry.d_tag == DT_SYMBOLIC)
 			tags[DT_SYMBOLIC] = 1;
+		take_versions(linker, &entry);
 	}
 	/* DT_SYMENT and DT_RELAENT are sizes of one entry; the ABI knows one value each. */
 	if (tags[DT_SYMENT] == sizeof(Elf64_Sym))
@@ -265,6 +283,70 @@ static struct cprof_error *name_symbols(const struct linker *linker, uint8_t **n
 	return NULL;
 }
 
+static Elf64_Versym version_at(const struct linker *linker, size_t index)
+{
+	Elf64_Versym version = 0;
+
+	if (index < linker->versions.count)
+		memcpy(&version, linker->versions.bytes + index * sizeof(version), sizeof(version));
+	return version;
+}
+
+static bool copy_at(const struct table *bytes, uint64_t offset, void *to, size_t size)
+{
+	if (offset > bytes->count || size > bytes->count - offset)
+		return false;
+	memcpy(to, bytes->bytes + offset, size);
+	return true;
+}
+
+/* The hash of the version's name that a symbol is defined with, 0: none. */
+static uint32_t defined_version(const struct linker *linker, size_t index)
+{
+	unsigned number = version_at(linker, index) & ~HIDDEN;
+	Elf64_Verdef definition;
+	uint64_t at = 0;
+
+	for (size_t i = 0; number > VER_NDX_GLOBAL && i < CHAIN_MAX &&
+			   copy_at(&linker->defined, at, &definition, sizeof(definition));
+	     i++, at += definition.vd_next) {
+		if (definition.vd_ndx == number)
+			return definition.vd_hash;
+		if (!definition.vd_next)
+			break;
+	}
+	return 0;
+}
+
+/* The same of a symbol that another image is to define. */
+static uint32_t needed_version(const struct linker *linker, size_t index)
+{
+	unsigned number = version_at(linker, index) & ~HIDDEN;
+	Elf64_Verneed need;
+	Elf64_Vernaux version;
+	uint64_t at = 0;
+	size_t looked = 0;
+
+	while (number > VER_NDX_GLOBAL && looked < CHAIN_MAX &&
+	       copy_at(&linker->needed, at, &need, sizeof(need))) {
+		uint64_t next = at + need.vn_aux;
+
+		for (; looked < CHAIN_MAX &&
+		       copy_at(&linker->needed, next, &version, sizeof(version));
+		     looked++, next += version.vna_next) {
+			if (version.vna_other == number)
+				return version.vna_hash;
+			if (!version.vna_next)
+				break;
+		}
+		if (!need.vn_next)
+			break;
+		at += need.vn_next;
+		looked++;
+	}
+	return 0;
+}
+
 static int compare_imports(const void *a, const void *b)
 {
 	const struct cprof_import *x = a;
@@ -306,6 +388,7 @@ static struct cprof_error *find_imports(const struct linker *linker, struct cpro
 				continue;
 			symbol = symbol_at(linker, index);
 			import.name = names[index];
+			import.version = needed_version(linker, index);
 			import.weak = symbol.st_shndx == SHN_UNDEF &&
 				      ELF64_ST_BIND(symbol.st_info) == STB_WEAK;
 			cprof_image_read(linker->image, import.slot, &import.initial,
@@ -323,25 +406,31 @@ static struct cprof_error *find_imports(const struct linker *linker, struct cpro
 
 /* --- exports ------------------------------------------------------------------------------- */
 
-/* Takes a symbol as the definition of names[name] if it is that. */
-static bool take_export(const struct linker *linker, size_t index, size_t name,
+/* Takes a symbol as the definition of names[name] if it is that. Of several versions the one for
+ * who is linked today counts: the others are hidden. */
+static void take_export(const struct linker *linker, size_t index, size_t name,
 			struct cprof_export *export)
 {
+	bool hidden = version_at(linker, index) & HIDDEN;
 	Elf64_Sym symbol;
 	int type;
 
 	if (!index || index >= linker->symbols.count)
-		return false;
+		return;
 	symbol = symbol_at(linker, index);
 	type = ELF64_ST_TYPE(symbol.st_info);
 	if (symbol.st_shndx == SHN_UNDEF || !symbol.st_value ||
 	    ELF64_ST_BIND(symbol.st_info) == STB_LOCAL || type == STT_TLS ||
 	    !is_name(linker->strings, linker->strings_room, symbol.st_name, linker->names[name]))
-		return false;
+		return;
+	export->several |= export->address && export->address != symbol.st_value;
+	if (export->address && (hidden || !export->hidden))
+		return;
 	export->address = symbol.st_value;
 	export->size = symbol.st_size;
 	export->indirect = type == STT_GNU_IFUNC;
-	return true;
+	export->hidden = hidden;
+	export->version = defined_version(linker, index);
 }
 
 /* The table: buckets, first symbol, Bloom words, shift; the Bloom filter (skipped: it only saves
@@ -367,10 +456,11 @@ static void find_by_gnu_hash(struct linker *linker, struct cprof_export *exports
 			size_t place = index - linker->first_hashed;
 			uint32_t entry = word_at(&linker->chains, place);
 
-			if (place >= linker->chains.count ||
-			    ((entry | 1) == (hash | 1) &&
-			     take_export(linker, index, name, &exports[name])) ||
-			    (entry & 1))
+			if (place >= linker->chains.count)
+				break;
+			if ((entry | 1) == (hash | 1))
+				take_export(linker, index, name, &exports[name]);
+			if (entry & 1)
 				break;
 		}
 	}
@@ -398,8 +488,7 @@ static void find_by_sysv_hash(const struct linker *linker, struct cprof_export *
 		uint32_t index = word_at(&words, 2 + sysv_hash(linker->names[name]) % buckets);
 
 		for (size_t i = 0; index && i < CHAIN_MAX; i++) {
-			if (take_export(linker, index, name, &exports[name]))
-				break;
+			take_export(linker, index, name, &exports[name]);
 			index = word_at(&words, 2 + buckets + index);
 		}
 	}

@@ -312,8 +312,12 @@ static void count_lost(struct cprof_contention *contention)
 	const struct cprof_agent_shared *shared = contention->config.shared;
 	uint64_t dropped = __atomic_load_n(&shared->lock_dropped, __ATOMIC_RELAXED);
 	uint64_t full = __atomic_load_n(&shared->lock_full, __ATOMIC_RELAXED);
+	uint64_t weight = __atomic_load_n(&shared->lock_full_weight, __ATOMIC_RELAXED);
 
 	contention->stats.lost += dropped - contention->dropped + full - contention->full;
+	contention->refused += full - contention->full;
+	contention->refused_weight += (double)(weight - contention->full_weight);
+	contention->full_weight = weight;
 	contention->dropped = dropped;
 	contention->full = full;
 }
@@ -466,6 +470,7 @@ struct cprof_error *cprof_contention_create(const struct cprof_contention_config
 			      shared->lock_ring, CPROF_AGENT_LOCK_RING_SIZE);
 	contention->dropped = __atomic_load_n(&shared->lock_dropped, __ATOMIC_RELAXED);
 	contention->full = __atomic_load_n(&shared->lock_full, __ATOMIC_RELAXED);
+	contention->full_weight = __atomic_load_n(&shared->lock_full_weight, __ATOMIC_RELAXED);
 	error = cprof_builder_create(config->modules, config->space, &contention->builder);
 	if (!error)
 		error = describe(contention);

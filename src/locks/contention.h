@@ -74,6 +74,9 @@ struct cprof_contention {
 	struct cprof_contention_stats stats;
 	uint64_t dropped; /* the agent's counters when last looked at */
 	uint64_t full;
+	uint64_t full_weight;
+	uint64_t refused; /* waits lost for want of an entry, and what they stood for */
+	double refused_weight;
 	uint64_t started_ns;
 	uint64_t adapted_ns;
 	uint64_t checked_ns;

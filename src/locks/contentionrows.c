@@ -14,6 +14,7 @@
 #define COMMENTS_MAX 200
 #define WAITERS_TOLD 3
 #define NO_LOCK      UINT32_MAX
+#define VALUE_MAX    1e18 /* of one row */
 
 /* --- names of locks ------------------------------------------------------------------------ */
 
@@ -146,20 +147,29 @@ static bool add_going_on(const struct cprof_contention *contention, uint64_t now
 	return true;
 }
 
-/* Each lost record counts as the waits did on average. */
+/* Waits that found no entry stand for what they were chosen for: in a crowd, which fills the table,
+ * that is far from the average. Other lost records count as the waits did on average; all of them
+ * have waited as long as those that are known. */
 static bool add_lost(const struct cprof_contention *contention, struct cprof_contention_rows *rows)
 {
-	struct cprof_contention_stats stats;
 	struct cprof_contention_row row = {.marker = CPROF_CONTENTION_LOST, .lock = NO_LOCK};
+	struct cprof_contention_stats stats;
+	double count = 0;
+	double delay_ns = 0;
 
 	cprof_contention_stats(contention, &stats);
 	if (!stats.lost)
 		return true;
-	row.count = (double)stats.lost;
-	if (stats.timed) {
-		row.count *= stats.contended / (double)stats.timed;
-		row.delay_ns = stats.delay_ns / (double)stats.timed * (double)stats.lost;
+	for (size_t i = 0; i < rows->lock_count; i++) {
+		count += rows->locks[i].count;
+		delay_ns += rows->locks[i].delay_ns;
 	}
+	row.count = (double)(stats.lost - contention->refused);
+	if (stats.timed)
+		row.count *= stats.contended / (double)stats.timed;
+	row.count += contention->refused_weight;
+	if (count > 0)
+		row.delay_ns = row.count * (delay_ns / count);
 	if (!add_row(rows, row))
 		return false;
 	row.side = CPROF_CONTENTION_WAITER;
@@ -358,6 +368,12 @@ static uint32_t stack_of_row(const struct cprof_contention_row *row, struct cpro
 	return cprof_profile_stack(profile, &location, 1);
 }
 
+/* A target can make up any figure. */
+static int64_t whole(double value)
+{
+	return llround(CPROF_MIN(value, VALUE_MAX));
+}
+
 struct cprof_error *cprof_contention_fill(const struct cprof_contention_rows *rows,
 					  enum cprof_contention_side side,
 					  struct cprof_profile *profile)
@@ -366,7 +382,7 @@ struct cprof_error *cprof_contention_fill(const struct cprof_contention_rows *ro
 
 	for (size_t i = 0; i < rows->count; i++) {
 		const struct cprof_contention_row *row = &rows->rows[i];
-		int64_t values[2] = {llround(row->count), llround(row->delay_ns)};
+		int64_t values[2] = {whole(row->count), whole(row->delay_ns)};
 		struct cprof_profile_label label = {.key = key};
 
 		if (row->side != side || (!values[0] && !values[1]))

@@ -101,6 +101,55 @@ await "$target"
 check "the storm: status $status" test "$status" = 0
 check "nobody met anybody" grep -q '^ok' storm.out
 
+# --- condition waits, of which glibc has an older version as well, bound at once or late ---
+cat >cond.c <<'END'
+#include <pthread.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+static int turn, late;
+static void hand_over(int to)
+{
+	struct timespec end;
+	turn = to;
+	pthread_cond_broadcast(&cond);
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += 10;
+	while (turn == to && !late)
+		late |= pthread_cond_timedwait(&cond, &mutex, &end) != 0;
+}
+static void *other(void *unused)
+{
+	pthread_mutex_lock(&mutex);
+	for (int i = 0; i < 50; i++)
+		hand_over(0);
+	pthread_mutex_unlock(&mutex);
+	return unused;
+}
+int main(void)
+{
+	pthread_t thread;
+	pthread_mutex_lock(&mutex);
+	pthread_create(&thread, NULL, other, NULL);
+	usleep(100000); /* it waits for the mutex, which a condition wait lets go */
+	for (int i = 0; i < 50; i++)
+		hand_over(1);
+	turn = 1;
+	pthread_cond_broadcast(&cond);
+	pthread_mutex_unlock(&mutex);
+	pthread_join(thread, NULL);
+	puts(late ? "late" : "in time");
+}
+END
+for bind in lazy now; do
+	check "built, $bind" gcc -O1 -g -pthread -Wl,-z,$bind -o cond-$bind cond.c
+	expect 0 run -e mutex --mutex-rate 1 -o cond.pb.gz -- ./cond-$bind
+	printed '^in time$'
+	check "charged to the condition wait, $bind" awk -v ns="$(by_leaf cond.pb.gz hand_over)" 'BEGIN { exit ns < 8e7 }'
+done
+
 # --- musl's locks ---
 if command -v musl-gcc >/dev/null; then
 	check "built with musl" musl-gcc -O2 -g -D_GNU_SOURCE -I"$tests/workloads" -o musl-contend "$tests/workloads/contend.c"

@@ -311,6 +311,63 @@ static void spin_locks(void **state)
 	assert_int_equal(told.unlock_count, 1);
 }
 
+/* --- waits that a handler leaves by longjmp ------------------------------------------------ */
+
+static sigjmp_buf left;
+
+static void leave_wait(int number)
+{
+	siglongjmp(left, number);
+}
+
+static void *lock_and_leave(void *unused)
+{
+	for (volatile unsigned i = 0; i < CPROF_AGENT_LOCK_WAYS + 2; i++)
+		if (!sigsetjmp(left, 1))
+			mutex_lock(&mutex);
+	return unused;
+}
+
+static bool somebody_is_inside(void)
+{
+	for (size_t i = 0; i < CPROF_AGENT_SHARDS; i++)
+		if (__atomic_load_n(&plant.private_->shards[i].inside, __ATOMIC_ACQUIRE))
+			return true;
+	return false;
+}
+
+/* They have no entry any more when their thread comes again, from there or further out. */
+static void waits_that_are_left(void **state)
+{
+	struct sigaction action = {.sa_handler = leave_wait};
+	unsigned bucket = ((uint64_t)&mutex >> CPROF_AGENT_LOCK_SHIFT) % CPROF_AGENT_LOCK_BUCKETS;
+	pthread_t thread;
+
+	(void)state;
+	sigaction(SIGUSR1, &action, NULL);
+	mutex_lock(&mutex);
+	pthread_create(&thread, NULL, lock_and_leave, NULL);
+	for (unsigned i = 1; i <= CPROF_AGENT_LOCK_WAYS + 2; i++) {
+		while (__atomic_load_n(&plant.shared->lock_timed, __ATOMIC_ACQUIRE) < i)
+			sched_yield();
+		while (somebody_is_inside())
+			sched_yield();
+		pause_ms(1);
+		assert_int_equal(plant.shared->waiting[bucket], 1);
+		pthread_kill(thread, SIGUSR1);
+	}
+	pthread_join(thread, NULL);
+	assert_int_equal(plant.shared->lock_full, 0);
+	assert_int_equal(plant.shared->waiting[bucket], 1);
+	mutex_unlock(&mutex); /* charged once more: nobody knows that it has ended */
+	plant.shared->waiting[bucket] = 0;
+	memset(plant.shared->lock_waits[bucket], 0, sizeof(plant.shared->lock_waits[bucket]));
+	pthread_mutex_init(&mutex, NULL); /* glibc counts who waits */
+	signal(SIGUSR1, SIG_DFL);
+	read_ring();
+	assert_int_equal(told.wait_count, CPROF_AGENT_LOCK_WAYS + 2);
+}
+
 /* --- condition waits ----------------------------------------------------------------------- */
 
 static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
@@ -451,6 +508,7 @@ int main(void)
 		TEST(recursive_ones),
 		TEST(readers_and_writers),
 		TEST(spin_locks),
+		TEST(waits_that_are_left),
 		TEST(a_condition_wait_lets_go_and_can_be_cancelled),
 		TEST(leaving_while_somebody_waits),
 		TEST(a_child_passes_everything_on),

@@ -251,11 +251,8 @@ static void whoever_still_waits_is_told(void **state)
 					       CPROF_AGENT_LOCK_BUCKETS][3];
 	int64_t values[2];
 
-	*wait = (struct cprof_agent_wait){.lock = LOCK_A,
-					  .id = 1,
-					  .began_ns = world->began_ns,
-					  .charged_ns = world->began_ns,
-					  .weight = 1};
+	*wait = (struct cprof_agent_wait){
+		.lock = LOCK_A, .id = 1, .charged_ns = world->began_ns, .weight = 1};
 	put_wait(world, 0, 1, LOCK_A, 1);
 	usleep(20000);
 	take_profile(world, CPROF_CONTENTION_HOLDER);
@@ -280,8 +277,20 @@ static void what_was_lost_has_its_weight(void **state)
 	put_got(world, 1, LOCK_A, 10, 10, 0);
 	world->sim.shared->lock_dropped = 1;
 	world->sim.shared->lock_full = 1;
+	world->sim.shared->lock_full_weight = 64;
 	take_profile(world, CPROF_CONTENTION_HOLDER);
-	expect(0, "[lost samples]", 0, 6, 60);
+	expect(0, "[lost samples]", 0, 3 + 64, 670);
+}
+
+static void what_a_target_makes_up_is_bounded(void **state)
+{
+	struct world *world = *state;
+
+	world->sim.shared->lock_dropped = UINT64_MAX / 2;
+	world->sim.shared->lock_full = UINT64_MAX / 2;
+	world->sim.shared->lock_full_weight = UINT64_MAX;
+	take_profile(world, CPROF_CONTENTION_HOLDER);
+	expect(0, "[lost samples]", 0, 1000000000000000000, 0);
 }
 
 static void nonsense_is_counted(void **state)
@@ -326,10 +335,15 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
 	const struct CMUnitTest tests[] = {
-		TEST(both_sides_have_the_same_sums), TEST(an_end_before_its_unlock),
-		TEST(nobody_was_seen_to_unlock),     TEST(locks_are_told_apart),
-		TEST(whoever_still_waits_is_told),   TEST(what_was_lost_has_its_weight),
-		TEST(nonsense_is_counted),           TEST(rates_follow_the_waits),
+		TEST(both_sides_have_the_same_sums),
+		TEST(an_end_before_its_unlock),
+		TEST(nobody_was_seen_to_unlock),
+		TEST(locks_are_told_apart),
+		TEST(whoever_still_waits_is_told),
+		TEST(what_was_lost_has_its_weight),
+		TEST(what_a_target_makes_up_is_bounded),
+		TEST(nonsense_is_counted),
+		TEST(rates_follow_the_waits),
 	};
 
 	return cmocka_run_group_tests_name("contention", tests, NULL, NULL);

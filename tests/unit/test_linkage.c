@@ -30,6 +30,14 @@ static const char program_c[] = "#include <stdlib.h>\n"
 				"	return 0;\n"
 				"}\n";
 
+/* Each once with the old one first. */
+static const char versions_c[] =
+	"#define NEW(name) __asm__(\".symver new_\" #name \", \" #name \"@@V2\"); "
+	"void *new_##name(void *p) { return p; }\n"
+	"#define OLD(name) __asm__(\".symver old_\" #name \", \" #name \"@V1\"); "
+	"void *old_##name(void) { return 0; }\n"
+	"NEW(malloc)\nOLD(malloc)\nOLD(realloc)\nNEW(realloc)\nOLD(free)\nNEW(calloc)\n";
+
 static int setup(void **state)
 {
 	if (sample_setup(state) != 0)
@@ -309,12 +317,58 @@ static void test_damaged(void **state)
 	free(good);
 }
 
+/* Of several versions the one that programs are linked with today. */
+static void test_versions(void **state)
+{
+	static const char *const ways[] = {"sysv", "gnu"};
+
+	(void)state;
+	sample_write("versions.c", versions_c, strlen(versions_c));
+	sample_write("versions.map", "V1 { };\nV2 { } V1;\n", 19);
+	for (size_t i = 0; i < CPROF_COUNT(ways); i++) {
+		struct cprof_linkage linkage;
+		struct cprof_linkage uses;
+		struct cprof_image *image;
+		struct cprof_image *program;
+
+		sample_run("cc -O1 -fPIC -shared -fno-builtin -Wl,--hash-style=%s "
+			   "-Wl,--version-script=versions.map -o versions.so versions.c",
+			   ways[i]);
+		sample_run("cc -O1 -o versioned program.c ./versions.so %s",
+			   "-Wl,--allow-shlib-undefined");
+		image = sample_image("versions.so");
+		program = sample_image("versioned");
+		linkage = link_of(image);
+		uses = link_of(program);
+		assert_int_equal(linkage.exports[MALLOC].address,
+				 sample_symbol("versions.so", "new_malloc"));
+		assert_int_equal(linkage.exports[REALLOC].address,
+				 sample_symbol("versions.so", "new_realloc"));
+		assert_int_equal(linkage.exports[FREE].address,
+				 sample_symbol("versions.so", "old_free"));
+		assert_true(linkage.exports[MALLOC].several && linkage.exports[REALLOC].several);
+		assert_false(linkage.exports[FREE].several || linkage.exports[CALLOC].several);
+		assert_true(linkage.exports[FREE].hidden && !linkage.exports[MALLOC].hidden);
+		assert_int_not_equal(linkage.exports[FREE].version,
+				     linkage.exports[CALLOC].version);
+		assert_true(uses.import_count >= 2);
+		for (size_t s = 0; s < uses.import_count; s++)
+			if (uses.imports[s].name != FREE)
+				assert_int_equal(uses.imports[s].version,
+						 linkage.exports[MALLOC].version);
+		cprof_linkage_deinit(&linkage);
+		cprof_linkage_deinit(&uses);
+		cprof_image_destroy(image);
+		cprof_image_destroy(program);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_libraries), cmocka_unit_test(test_programs),
 		cmocka_unit_test(test_calls),     cmocka_unit_test(test_without_sections),
-		cmocka_unit_test(test_damaged),
+		cmocka_unit_test(test_damaged),   cmocka_unit_test(test_versions),
 	};
 
 	return cmocka_run_group_tests(tests, setup, sample_teardown);
