@@ -133,8 +133,8 @@ static struct cprof_error *write_dump(struct cprof_worker *worker, char *text, s
 	cprof_dump_destroy(dump);
 	CPROF_TRY(error);
 	CPROF_TRY(write_bytes(worker, "threads", "txt", NULL, bytes, length, &path));
-	snprintf(text, size, "%zu threads dumped: %s (held for %.1f ms)", threads, path,
-		 (double)stopped_ns / 1e6);
+	snprintf(text, size, "%zu thread%s dumped: %s (held for %.1f ms)", threads,
+		 threads == 1 ? "" : "s", path, (double)stopped_ns / 1e6);
 	return NULL;
 }
 

@@ -33,7 +33,7 @@ static const char *const about_block[] = {
 	NULL,
 };
 
-static int centered(struct cprof_ui *ui, int row, enum cprof_style style, const char *text)
+static int centered_line(struct cprof_ui *ui, int row, enum cprof_style style, const char *text)
 {
 	int width = cprof_text_width(text, ui->cells.utf8);
 	int left = CPROF_MAX((CPROF_MIN(ui->cells.columns, 78) - width) / 2, 0);
@@ -41,6 +41,32 @@ static int centered(struct cprof_ui *ui, int row, enum cprof_style style, const 
 	if (row < ui->body_row + ui->body_rows)
 		cprof_cells_put(&ui->cells, row, left, ui->cells.columns - left, style, text);
 	return row + 1;
+}
+
+/* What is too wide goes on in the next row, from a space on where there is one. */
+static int centered(struct cprof_ui *ui, int row, enum cprof_style style, const char *text)
+{
+	int room = CPROF_MIN(ui->cells.columns, 78);
+	char line[256];
+
+	while (cprof_text_width(text, ui->cells.utf8) > room) {
+		size_t end = 0;
+
+		for (size_t i = 1; text[i] && i < sizeof(line); i++) {
+			if (text[i] != ' ')
+				continue;
+			snprintf(line, sizeof(line), "%.*s", (int)i, text);
+			if (cprof_text_width(line, ui->cells.utf8) > room)
+				break;
+			end = i;
+		}
+		if (!end)
+			break;
+		snprintf(line, sizeof(line), "%.*s", (int)end, text);
+		row = centered_line(ui, row, style, line);
+		text += end + strspn(text + end, " ");
+	}
+	return centered_line(ui, row, style, text);
 }
 
 static void draw_off(struct cprof_ui *ui, const struct cprof_model *model)
@@ -113,8 +139,8 @@ void cprof_draw_empty(struct cprof_ui *ui, const struct cprof_model *model)
 		   cprof_ui_level(ui)->function) {
 		snprintf(text, sizeof(text), "%s has no samples here",
 			 cprof_ui_level(ui)->function);
-		centered(ui, row, CPROF_STYLE_NORMAL, text);
-		centered(ui, row + 1, CPROF_STYLE_NORMAL, "Esc goes back");
+		row = centered(ui, row, CPROF_STYLE_NORMAL, text);
+		centered(ui, row, CPROF_STYLE_NORMAL, "Esc goes back");
 	} else {
 		centered(ui, row, CPROF_STYLE_NORMAL, advice(ui, model));
 	}

@@ -42,6 +42,18 @@ struct cprof_error *cprof_builder_compact(struct cprof_builder *builder,
 					  const int64_t *values, size_t count,
 					  struct cprof_profile_sample *references,
 					  size_t reference_count);
+/* The same in two steps, for that takes long. While `held`, names that are given back are not
+ * taken: so the profile does not change as long as nobody adds to it, and whoever does may read it
+ * without the lock. To be set and taken back under the lock. */
+void cprof_builder_hold(struct cprof_builder *builder, bool held);
+/* Only reads. */
+struct cprof_error *cprof_builder_less(const struct cprof_builder *builder,
+				       struct cprof_profile_sample *samples, const int64_t *values,
+				       size_t count, struct cprof_profile_sample *references,
+				       size_t reference_count, struct cprof_profile **less);
+/* Returns what there was before, to be destroyed. */
+struct cprof_profile *cprof_builder_replace(struct cprof_builder *builder,
+					    struct cprof_profile *less);
 
 /*
  * Naming takes long and must not keep the collector waiting: a copy of the profile and of what is

@@ -179,25 +179,47 @@ uint32_t cprof_builder_stack(struct cprof_builder *builder, const void *kernel, 
 
 /* --- forgetting ---------------------------------------------------------------------------- */
 
+void cprof_builder_hold(struct cprof_builder *builder, bool held)
+{
+	builder->held = held;
+}
+
+struct cprof_error *cprof_builder_less(const struct cprof_builder *builder,
+				       struct cprof_profile_sample *samples, const int64_t *values,
+				       size_t count, struct cprof_profile_sample *references,
+				       size_t reference_count, struct cprof_profile **less)
+{
+	struct cprof_picked picked = {.references = references, .reference_count = reference_count};
+	struct cprof_error *error;
+
+	CPROF_TRY(cprof_profile_create(less));
+	error = cprof_profile_pick(builder->profile, samples, values, count, *less, &picked);
+	free(picked.origins);
+	if (error)
+		cprof_profile_destroy(cprof_take(*less));
+	return error;
+}
+
+struct cprof_profile *cprof_builder_replace(struct cprof_builder *builder,
+					    struct cprof_profile *less)
+{
+	struct cprof_profile *old = builder->profile;
+
+	builder->profile = less;
+	builder->generation++;
+	return old;
+}
+
 struct cprof_error *cprof_builder_compact(struct cprof_builder *builder,
 					  struct cprof_profile_sample *samples,
 					  const int64_t *values, size_t count,
 					  struct cprof_profile_sample *references,
 					  size_t reference_count)
 {
-	struct cprof_picked picked = {.references = references, .reference_count = reference_count};
 	struct cprof_profile *less;
-	struct cprof_error *error;
 
-	CPROF_TRY(cprof_profile_create(&less));
-	error = cprof_profile_pick(builder->profile, samples, values, count, less, &picked);
-	free(picked.origins);
-	if (error) {
-		cprof_profile_destroy(less);
-		return error;
-	}
-	cprof_profile_destroy(builder->profile);
-	builder->profile = less;
-	builder->generation++;
+	CPROF_TRY(cprof_builder_less(builder, samples, values, count, references, reference_count,
+				     &less));
+	cprof_profile_destroy(cprof_builder_replace(builder, less));
 	return NULL;
 }

@@ -332,7 +332,7 @@ void cprof_naming_give_back(struct cprof_naming *naming, struct cprof_builder *b
 	const struct cprof_profile *from = naming->profile;
 	struct cprof_profile *to = builder->profile;
 
-	if (naming->generation != builder->generation)
+	if (builder->held || naming->generation != builder->generation)
 		return; /* they are asked for again */
 	for (size_t i = 0; i < naming->named_count; i++) {
 		uint32_t id = naming->named[i];

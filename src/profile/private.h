@@ -78,6 +78,7 @@ struct cprof_builder {
 	uint32_t *locations;     /* scratch */
 	size_t location_capacity;
 	uint64_t generation; /* how often all ids have changed */
+	bool held;           /* names that are given back are not taken */
 };
 
 #endif

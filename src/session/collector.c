@@ -35,9 +35,9 @@ static void drain_samples(struct cprof_session *session, bool final)
 	pthread_mutex_lock(&session->lock);
 	session->stats.perf = stats;
 	session->stats.cpu.lost = stats.lost;
+	pthread_mutex_unlock(&session->lock);
 	if (session->live)
 		cprof_session_live_drained(session);
-	pthread_mutex_unlock(&session->lock);
 }
 
 static void drain(struct cprof_session *session)

@@ -188,9 +188,10 @@ void cprof_session_live_sample(struct cprof_session *session,
 			       const struct cprof_perf_record *record,
 			       struct cprof_session_thread *thread, uint32_t stack,
 			       uint32_t labels);
-void cprof_session_live_drained(struct cprof_session *session);
 void cprof_session_live_waits(struct cprof_session *session);
 void cprof_session_live_mark(struct cprof_session *session);
+/* Of the collector, without the lock: after each drain. */
+void cprof_session_live_drained(struct cprof_session *session);
 /* Leaves what came in the last `window_ns` (0: all) before `until` in the rows of waits or of
  * contention; `*from` is then when it began. False without memory. */
 bool cprof_session_live_since(struct cprof_session *session, uint64_t window_ns,

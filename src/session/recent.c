@@ -5,6 +5,7 @@
 #include "live.h"
 
 #include <cprof/util.h>
+#include <malloc.h>
 #include <string.h>
 
 /* What a profile since the start may grow to before small stacks of long ago become one. */
@@ -28,7 +29,7 @@ void cprof_session_live_sample(struct cprof_session *session,
 	thread->last_stack = stack;
 }
 
-/* --- forgetting ---------------------------------------------------------------------------- */
+/* --- forgetting: the collector, without the lock ------------------------------------------- */
 
 /* A sample since the start, to be kept as it is, without its thread, or not by itself. */
 struct old {
@@ -124,12 +125,9 @@ static void mark_recent(const struct cprof_profile_sample *references, size_t re
 }
 
 /* What is left, and the one stack that what is not goes to. */
-static size_t fold(struct cprof_session *session, struct old *list, size_t count,
+static size_t fold(struct cprof_session *session, struct old *list, size_t count, uint32_t marker,
 		   struct cprof_profile_sample *samples, int64_t *values)
 {
-	struct cprof_profile *profile = cprof_builder_profile(session->builder);
-	uint32_t location = cprof_profile_marker(profile, FOLDED);
-	uint32_t marker = cprof_profile_stack(profile, &location, 1);
 	int64_t least = least_weight(list, count, SAMPLES_MOST / 2);
 	int64_t rest[2] = {0, 0};
 	size_t kept = 0;
@@ -154,7 +152,10 @@ static size_t fold(struct cprof_session *session, struct old *list, size_t count
 	return kept;
 }
 
-static struct cprof_error *compact(struct cprof_session *session)
+/* The smaller profile; `references` become the window's samples in it. */
+static struct cprof_error *shrink(struct cprof_session *session, uint32_t marker,
+				  struct cprof_profile_sample *references,
+				  struct cprof_profile **less)
 {
 	struct cprof_profile *profile = cprof_builder_profile(session->builder);
 	struct cprof_window *window = &session->live->cpu;
@@ -162,24 +163,57 @@ static struct cprof_error *compact(struct cprof_session *session)
 	CPROF_AUTO_FREE struct old *list = list_old(session, profile, &count);
 	CPROF_AUTO_FREE struct cprof_profile_sample *samples = calloc(count + 1, sizeof(*samples));
 	CPROF_AUTO_FREE int64_t *values = calloc(2 * (count + 1), sizeof(*values));
-	CPROF_AUTO_FREE struct cprof_profile_sample *references =
-		calloc(window->entry_count + 1, sizeof(*references));
 
 	if (!list || !samples || !values || !references)
 		return cprof_error_nomem();
 	cprof_window_list(window, references);
 	mark_recent(references, window->entry_count, profile->stack_count, list, count);
-	count = fold(session, list, count, samples, values);
-	CPROF_TRY(cprof_builder_compact(session->builder, samples, values, count, references,
-					window->entry_count));
-	cprof_window_renumber(window, references);
-	profile = cprof_builder_profile(session->builder);
-	session->key_thread = cprof_profile_string(profile, "thread");
-	session->key_tid = cprof_profile_string(profile, "tid");
+	count = fold(session, list, count, marker, samples, values);
+	return cprof_builder_less(session->builder, samples, values, count, references,
+				  window->entry_count, less);
+}
+
+/* Under the lock. */
+static struct cprof_profile *replace(struct cprof_session *session,
+				     const struct cprof_profile_sample *references,
+				     struct cprof_profile *less)
+{
+	struct cprof_profile *old = cprof_builder_replace(session->builder, less);
+
+	cprof_window_renumber(&session->live->cpu, references);
+	session->key_thread = cprof_profile_string(less, "thread");
+	session->key_tid = cprof_profile_string(less, "tid");
 	for (struct cprof_session_thread *thread = session->threads; thread;
 	     thread = thread->hh.next)
 		thread->labels = thread->last_stack = 0;
-	return NULL;
+	return old;
+}
+
+/* It takes a tenth of a second where there is much, which no picture shall wait for: threads,
+ * window and, while it is held, the profile are changed by the collector alone, which we are. */
+static struct cprof_error *compact(struct cprof_session *session)
+{
+	CPROF_AUTO_FREE struct cprof_profile_sample *references =
+		calloc(session->live->cpu.entry_count + 1, sizeof(*references));
+	struct cprof_profile *less = NULL;
+	struct cprof_profile *old = NULL;
+	struct cprof_error *error;
+	uint32_t location;
+	uint32_t marker;
+
+	pthread_mutex_lock(&session->lock);
+	location = cprof_profile_marker(cprof_builder_profile(session->builder), FOLDED);
+	marker = cprof_profile_stack(cprof_builder_profile(session->builder), &location, 1);
+	cprof_builder_hold(session->builder, true);
+	pthread_mutex_unlock(&session->lock);
+	error = shrink(session, marker, references, &less);
+	pthread_mutex_lock(&session->lock);
+	cprof_builder_hold(session->builder, false);
+	if (!error)
+		old = replace(session, references, less);
+	pthread_mutex_unlock(&session->lock);
+	cprof_profile_destroy(old);
+	return error;
 }
 
 static bool too_large(const struct cprof_session_live *live, const struct cprof_profile *profile)
@@ -202,8 +236,10 @@ void cprof_session_live_drained(struct cprof_session *session)
 	struct cprof_session_live *live = session->live;
 	const struct cprof_profile *profile = cprof_builder_profile(session->builder);
 
+	pthread_mutex_lock(&session->lock);
 	cprof_window_begin(&live->cpu, cprof_now_ns() - CPROF_WINDOW_SLICE_NS / 4,
 			   session->stats.cpu.lost, session->stats.perf.counted);
+	pthread_mutex_unlock(&session->lock);
 	if (!too_large(live, profile))
 		return;
 	cprof_error_destroy(compact(session)); /* without memory: later */
@@ -214,6 +250,9 @@ void cprof_session_live_drained(struct cprof_session *session)
 	live->stacks_at = CPROF_MAX(profile->stack_count * 3 / 2, STACKS_MOST);
 	live->labels_at = CPROF_MAX(profile->label_set_count * 3 / 2, LABELS_MOST);
 	live->locations_at = CPROF_MAX(profile->location_count * 3 / 2, LOCATIONS_MOST);
+	/* Two profiles were there at once, and pieces of windows lie between them: what is free
+	 * goes back, or memory grows for an hour by what happens not to fit. */
+	malloc_trim(0);
 }
 
 /* --- telling ------------------------------------------------------------------------------- */

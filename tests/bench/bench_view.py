@@ -3,7 +3,8 @@
 """Figures of the live view on a terminal of its own (a pty): `make bench`.
 
 Keys are timed from being written to the answer's bytes. VIEW_SECONDS says how long memory is watched
-(default 60), after VIEW_WARMUP (default 130: two minutes of samples are kept for windows).
+(default 130), after VIEW_WARMUP (default 240: two minutes of samples are kept for windows, and the
+profile since the start is folded once a minute from then on: memory is a saw, whose teeth count).
 """
 import fcntl
 import os
@@ -68,11 +69,18 @@ class View:
         return None
 
     def key(self, key, pattern):
-        """Milliseconds from a key to its answer."""
-        before = time.monotonic()
-        os.write(self.master, key)
-        found = self.await_text(pattern, 10)
-        return 1e3 * (self.started + found - before) if found else 10000.0
+        """Milliseconds from a key to its answer; not how long we wait for a CPU to read it."""
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        except PermissionError:
+            pass
+        try:
+            before = time.monotonic()
+            os.write(self.master, key)
+            found = self.await_text(pattern, 10)
+            return 1e3 * (self.started + found - before) if found else 10000.0
+        finally:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
     def cpu_ns(self):
         """Of the threads that are the view: the screen's, which is the first, and the models'."""
@@ -138,8 +146,8 @@ def bench_start():
 
 
 def bench_memory():
-    seconds = int(os.environ.get("VIEW_SECONDS", "60"))
-    warmup = int(os.environ.get("VIEW_WARMUP", "130"))
+    seconds = int(os.environ.get("VIEW_SECONDS", "130"))
+    warmup = int(os.environ.get("VIEW_WARMUP", "240"))
     with crowd() as pid, View("-p", pid, "-F", "999") as view:
         view.await_text(rb"crowd::")
         view.read_for(warmup)

@@ -284,6 +284,26 @@ static void test_compact(void **state)
 	assert_int_equal(profile->values[3], 70);
 }
 
+/* While the profile is read without the lock nothing that was learnt may change it. */
+static void test_held(void **state)
+{
+	struct cprof_profile *profile = open_builder();
+	struct cprof_profile_sample sample = {.stack = make_stack(profile, 1)};
+	const int64_t values[] = {1, 10};
+	struct cprof_profile *less;
+
+	(void)state;
+	cprof_profile_add(profile, sample.stack, 0, values);
+	cprof_builder_hold(builder, true);
+	assert_null(cprof_builder_less(builder, &sample, values, 1, NULL, 0, &less));
+	cprof_builder_hold(builder, false);
+	assert_ptr_equal(cprof_builder_profile(builder), profile);
+	assert_ptr_equal(cprof_builder_replace(builder, less), profile);
+	assert_ptr_equal(cprof_builder_profile(builder), less);
+	assert_string_equal(leaf_name(less, sample.stack), "function 1");
+	cprof_profile_destroy(profile);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -293,6 +313,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_renumber, end),
 		cmocka_unit_test_teardown(test_pick, close_builder),
 		cmocka_unit_test_teardown(test_compact, close_builder),
+		cmocka_unit_test_teardown(test_held, close_builder),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
