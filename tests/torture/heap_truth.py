@@ -97,11 +97,7 @@ def sampled(work, runs):
         kurtosis = sum((x - mean) ** 4 for x in z) / len(z) / variance ** 2
         mean_error = math.sqrt(variance / len(z))
         variance_error = variance * math.sqrt(max(kurtosis - 1, 2) / len(z))
-        good = abs(mean) < 3.5 * mean_error
-        # Blocks that are sampled nearly always err so rarely that their variance has none of its
-        # own to go by.
-        if place != "place_5":
-            good = good and abs(variance - 1) < 3.5 * variance_error
+        good = abs(mean) < 3.5 * mean_error and abs(variance - 1) < 3.5 * variance_error
         wrong += not good
         print(f"{'ok ' if good else 'BAD'} {place} {name:14} mean {mean:+.3f} (+- {mean_error:.3f})"
               f" variance {variance:.3f} (+- {variance_error:.3f}) of {len(z)}")
