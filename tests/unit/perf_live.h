@@ -219,6 +219,18 @@ static uint64_t cpu_of(pid_t pid)
 	return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
 }
 
+/* What the hypervisor took from all CPUs: it is in nobody's CPU time, but clocks that sample tick
+ * on, or catch up. */
+static uint64_t stolen_ns(void)
+{
+	CPROF_AUTO_FREE char *text = cprof_read_file_at(AT_FDCWD, "/proc/stat", 4096, NULL);
+	unsigned long long ticks = 0;
+
+	if (text)
+		sscanf(text, "cpu %*u %*u %*u %*u %*u %*u %*u %llu", &ticks);
+	return ticks * (SECOND / (uint64_t)sysconf(_SC_CLK_TCK));
+}
+
 static void collect(struct cprof_perf *perf, uint64_t until)
 {
 	while (cprof_now_ns() < until) {
@@ -233,19 +245,20 @@ static inline void profile(pid_t pid)
 {
 	struct cprof_target *target;
 	struct cprof_perf *perf;
-	uint64_t before, outside;
+	uint64_t before, outside, stolen;
 
 	ok(cprof_target_create(pid, &target));
 	ok(cprof_perf_create(target, &run.config, &perf));
 	tally.pid = pid;
 	tally.perf = perf;
 	outside = cpu_of(pid);
+	stolen = stolen_ns();
 	ok(cprof_perf_enable(perf));
 	before = cpu_of(pid);
 	collect(perf, cprof_now_ns() + run.seconds * SECOND);
 	run.cpu = cpu_of(pid) - before;
 	cprof_perf_disable(perf);
-	run.cpu_most = cpu_of(pid) - outside;
+	run.cpu_most = cpu_of(pid) - outside + stolen_ns() - stolen;
 	cprof_perf_drain(perf, true, on_record, NULL);
 	cprof_perf_stats(perf, &run.stats);
 	print_message("%s: %lu samples, %lu lost, expected %lu; %zu threads, %u events, stack %u\n",
