@@ -24,8 +24,10 @@
 #endif
 
 #define TICK_NS 5000000ull
-/* The routine needs that long; where it shares our CPU every look at it holds it up. */
-#define FIRST_POLL_NS   100000
+/* The routine needs that long and more for each order; where it shares our CPU every look at it
+ * holds it up. */
+#define FIRST_POLL_NS   60000
+#define ORDER_NS        500
 #define POLL_NS         20000
 #define ROUTINE_WAIT_NS 500000000ull /* for a fault point of its own */
 
@@ -152,7 +154,9 @@ static bool demand(struct cprof_held *held, const struct call *call, long *resul
 
 static bool wait_done(struct cprof_held *held, struct cprof_agent_call *call)
 {
-	struct timespec nap = {.tv_nsec = FIRST_POLL_NS};
+	struct timespec nap = {.tv_nsec = FIRST_POLL_NS +
+					  (long)CPROF_MIN(held->remote->order_count, 1000u) *
+						  ORDER_NS};
 
 	for (;;) {
 		enum cprof_stop kind = cprof_held_wait(held, WNOHANG);
@@ -317,14 +321,20 @@ static bool fill(const struct cprof_remote *remote)
 {
 	const struct cprof_remote_area *area = cprof_remote_area(remote);
 	const struct cprof_agent_header *header = (const struct cprof_agent_header *)area->text;
-	size_t shared = offsetof(struct cprof_agent_shared, orders) +
-			remote->order_count * sizeof(area->shared.orders[0]);
+	const struct cprof_agent_shared *shared = &area->shared;
 
 	return ftruncate(remote->memfd, CPROF_AGENT_FILE_SIZE) == 0 &&
 	       write_all(remote->memfd, area->text, header->text_size, CPROF_AGENT_TEXT) &&
 	       write_all(remote->memfd, area->text + CPROF_AGENT_CONFIG,
 			 sizeof(struct cprof_agent_config), CPROF_AGENT_CONFIG) &&
-	       write_all(remote->memfd, &area->shared, shared, CPROF_AGENT_SHARED) &&
+	       write_all(remote->memfd, shared, offsetof(struct cprof_agent_shared, waiting),
+			 CPROF_AGENT_SHARED) &&
+	       (!shared->lock_rates[0].every ||
+		write_all(remote->memfd, shared->lock_rates, sizeof(shared->lock_rates),
+			  CPROF_AGENT_SHARED + offsetof(struct cprof_agent_shared, lock_rates))) &&
+	       write_all(remote->memfd, shared->orders,
+			 remote->order_count * sizeof(shared->orders[0]),
+			 CPROF_AGENT_SHARED + offsetof(struct cprof_agent_shared, orders)) &&
 	       fcntl(remote->memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0;
 }
 
