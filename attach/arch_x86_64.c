@@ -203,7 +203,32 @@ static size_t finish_xsave(uint8_t *area, size_t length)
 	return length + sizeof(magic2);
 }
 
-static void fill_signal_frame(const struct user_regs_struct *regs, struct signal_frame *frame)
+static bool read_words(pid_t pid, uint64_t address, void *to, size_t length)
+{
+	struct iovec local = {to, length};
+	struct iovec remote = {(void *)(uintptr_t)address, length};
+
+	return process_vm_readv(pid, &local, 1, &remote, 1, 0) == (ssize_t)length;
+}
+
+/* The call that a thread is in. Of one that the kernel restarts rt_sigreturn makes it forget which
+ * it was; the code says it, where it is written as it is by compilers: mov $number,%eax; syscall.
+ */
+static uint64_t call_number(pid_t tid, const struct user_regs_struct *regs)
+{
+	uint8_t code[7];
+	uint32_t number;
+
+	if (regs->orig_rax != SYS_restart_syscall ||
+	    !read_words(tid, regs->rip - sizeof(code), code, sizeof(code)) || code[0] != 0xb8 ||
+	    code[5] != 0x0f || code[6] != 0x05)
+		return regs->orig_rax;
+	memcpy(&number, code + 1, sizeof(number));
+	return cprof_arch_is_restarted(number) ? number : regs->orig_rax;
+}
+
+static void fill_signal_frame(pid_t tid, const struct user_regs_struct *regs,
+			      struct signal_frame *frame)
 {
 	int64_t error = (int64_t)regs->rax;
 
@@ -236,7 +261,7 @@ static void fill_signal_frame(const struct user_regs_struct *regs, struct signal
 	/* rt_sigreturn restarts nothing: the call is begun anew. */
 	if ((int64_t)regs->orig_rax >= 0 && error <= -ERESTARTSYS && error >= -ERESTARTBLOCK) {
 		frame->rip -= SYSCALL_LENGTH;
-		frame->rax = regs->orig_rax;
+		frame->rax = call_number(tid, regs);
 	}
 }
 
@@ -261,7 +286,7 @@ bool cprof_arch_frame(pid_t tid, const struct user_regs_struct *regs, uint64_t m
 	memset(frame->bytes, 0, area - frame->block);
 	memcpy(frame->bytes + (area - frame->block), xsave, length);
 	signal = (struct signal_frame *)(frame->bytes + (frame->frame - frame->block));
-	fill_signal_frame(regs, signal);
+	fill_signal_frame(tid, regs, signal);
 	signal->restorer = restorer;
 	signal->mask = mask;
 	signal->fpstate = area;
@@ -302,14 +327,6 @@ struct sequence {
 	uint32_t version, flags;
 	uint64_t start, length, abort;
 };
-
-static bool read_words(pid_t pid, uint64_t address, void *to, size_t length)
-{
-	struct iovec local = {to, length};
-	struct iovec remote = {(void *)(uintptr_t)address, length};
-
-	return process_vm_readv(pid, &local, 1, &remote, 1, 0) == (ssize_t)length;
-}
 
 bool cprof_arch_borrowable(pid_t pid, pid_t tid, const struct user_regs_struct *regs)
 {

@@ -185,7 +185,8 @@ void cprof_held_release(struct cprof_held *held)
 
 enum rank {
 	RANK_RESTARTED, /* in a system call that the kernel restarts by itself, in time */
-	RANK_BLOCKED,   /* in another: should we die between our interrupt and its stop, EINTR */
+	RANK_AGAIN,   /* the same, but it was restarted before: what it was is read from its code */
+	RANK_BLOCKED, /* in another: should we die between our interrupt and its stop, EINTR */
 	RANK_RUNNING,
 	RANK_PARENT,
 	RANK_LEADER,
@@ -211,6 +212,8 @@ static enum rank rank(const struct cprof_remote *remote, pid_t tid, char state, 
 		return RANK_PARENT;
 	if (state != 'S')
 		return RANK_RUNNING;
+	if (number == SYS_restart_syscall)
+		return RANK_AGAIN;
 	return cprof_arch_is_restarted(number) ? RANK_RESTARTED : RANK_BLOCKED;
 }
 

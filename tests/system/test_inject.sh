@@ -77,6 +77,20 @@ for _ in 1 2 3; do
 done
 kill -KILL "${spinners[@]}"
 check "clean after all" wait_for 20 "$inject" clean "$churn"
+# A call that was restarted before is still known when the thread has to restore itself.
+"$O/workloads/pollers" 120 >pollers.out 2>&1 </dev/null &
+pollers=$!
+pids+=("$pollers")
+wait_for 5 grep -q ready pollers.out || fail "pollers: not ready" pollers.out
+for _ in 1 2 3; do "$inject" "$pollers" 1 >/dev/null 2>&1; done
+for point in framed registers memfd mapped ready; do
+	(CPROF_ATTACH_FAULT=$point:tracer timeout 20 "$inject" "$pollers" 1; true) >/dev/null 2>&1
+	"$inject" clean "$pollers" >/dev/null 2>&1
+done
+kill -TERM "$pollers"
+await "$pollers"
+check "no poll is interrupted by a killed tracer" grep -q '^interrupted 0 0$' pollers.out
+
 refuse "no such point" env CPROF_ATTACH_FAULT=nowhere "$inject" "$churn" 1
 
 # --- refused ---
