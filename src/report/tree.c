@@ -283,6 +283,7 @@ struct cprof_error *cprof_report_traces(const struct cprof_profile *profile,
 
 	CPROF_TRY(cprof_top_fill(&tree.top));
 	CPROF_TRY(name_all(&tree));
+	tree.top.output_unit = "minimum"; /* of each value, as there is no table */
 	cprof_top_put_labels(out, &tree.top);
 	for (size_t i = 0; i < profile->sample_count; i++) {
 		const struct cprof_profile_sample *sample = &profile->samples[i];

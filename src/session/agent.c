@@ -135,7 +135,8 @@ static struct cprof_error *account(struct cprof_session *session)
 	if (!session->bounds) {
 		CPROF_TRY(cprof_agent_bounds_create(&session->bounds));
 		session->agent_started_ns = cprof_now_ns();
-		read_name(session, session->stats.agent_name[0]);
+		if (!session->stats.agent_name[0][0])
+			read_name(session, session->stats.agent_name[0]);
 		look(session, session->agent_started_ns);
 	}
 	count_agent(session);
@@ -165,6 +166,8 @@ struct cprof_error *cprof_session_plant(struct cprof_session *session, struct cp
 	error = cprof_target_reload(session->target);
 	if (!error)
 		error = cprof_space_refresh(session->space);
+	/* While it is held: once it is let go it may be another program at once. */
+	read_name(session, session->stats.agent_name[0]);
 	if (!error)
 		error = cprof_entry_plant(entry, session->target, &options, &session->agent);
 	if (!error)
