@@ -24,11 +24,11 @@ expect 4 -p 999999999 --headless 80x24
 start "$O/workloads/service" 100
 service=$pid
 expect 0 record -p "$service" -d 1.5 -F 400 -o saved.pb.gz
-expect 0 view saved.pb.gz --headless 120x40
+expect 0 view saved.pb.gz --headless 120x90
 printed '^saved\.pb\.gz .*service'
 printed 'shop::serve'
 cp out first
-expect 0 view saved.pb.gz --headless 120x40
+expect 0 view saved.pb.gz --headless 120x90
 check "the same picture each time" cmp first out
 expect 0 view saved.pb.gz --headless 120x40 --keys '/serve\n\n'
 printed 'callers, function, callees'
@@ -75,7 +75,7 @@ check "one thread's too" same_numbers out "${written:-none}"
 clean() { # PID: nothing of ours is left in it
 	"$cprof" detach -p "$1" --check
 }
-expect 0 -p "$service" -F 400 --headless 200x60 --frames 3 --refresh 200ms
+expect 0 -p "$service" -F 400 --headless 200x120 --frames 3 --refresh 200ms
 printed "^service $service "
 printed 'shop::serve'
 printed 'CPU +[0-9.]+%'
@@ -116,7 +116,7 @@ fi
 
 # --- its end
 start "$O/workloads/service" 3
-expect 0 -p "$pid" --headless 100x30 --frames 100 --refresh 200ms
+expect 0 -p "$pid" --headless 100x90 --frames 100 --refresh 200ms
 printed "process $pid has ended"
 printed 'shop::serve'
 finish

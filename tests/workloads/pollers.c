@@ -25,7 +25,8 @@ int main(int argc, char **argv)
 
 	workload_start(argc, argv);
 	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, NULL); /* of the threads: only the first one is signalled */
+	pthread_sigmask(SIG_BLOCK, &all,
+			NULL); /* of the threads: only the first one is signalled */
 	for (int i = 0; i < 2; i++)
 		pthread_create(&threads[i], NULL, wait_long, &interrupted[i]);
 	pthread_sigmask(SIG_UNBLOCK, &all, NULL);
