@@ -37,7 +37,7 @@ SETUPS := $(filter setup setup-check,$(MAKECMDGOALS))
 
 $(O)/flags: FORCE | $(SETUPS)
 	@mkdir -p $(O)/gen
-	@{ echo '$(CC) $(CFLAGS) $(OWNFLAGS) $(LDFLAGS)'; pkg-config --cflags --libs $(PACKAGES); } >$@.new && \
+	@{ echo '$(CC) $(CFLAGS) $(OWNFLAGS) $(LDFLAGS) $(AGENTFLAGS)'; pkg-config --cflags --libs $(PACKAGES); } >$@.new && \
 	{ cmp -s $@.new $@ && rm $@.new || mv $@.new $@; }
 	@pkg-config --cflags $(PACKAGES) >$(O)/cflags && pkg-config --libs $(PACKAGES) >$(O)/libs
 FORCE:
@@ -62,7 +62,8 @@ $(O)/%.o: %.c $(O)/flags | $(O)/gen/profile.pb-c.h
 AGENT      := $(patsubst %.c,$(O)/%.o,$(wildcard attach/agent/*.c))
 AGENTFLAGS := -std=gnu11 -O2 -Iinclude $(WARNINGS) -ffreestanding -fPIE -fvisibility=hidden \
               -mgeneral-regs-only -fno-stack-protector -fcf-protection=branch -fno-omit-frame-pointer \
-              -fno-jump-tables -fno-asynchronous-unwind-tables -fno-builtin
+              -fno-jump-tables -fno-asynchronous-unwind-tables -fno-builtin \
+              -mstringop-strategy=loop
 
 $(AGENT): $(O)/%.o: %.c $(O)/flags
 	$(call say,AGENT,$<)

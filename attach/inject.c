@@ -173,8 +173,11 @@ static struct cprof_error *outcome(const struct cprof_target *target,
 	case CPROF_REMOTE_NONE:
 		break;
 	}
-	return cprof_error_create(CPROF_FAILED, NULL,
-				  "pid %d: the tracer was ended before it had done its work", pid);
+	return cprof_error_create(
+		CPROF_FAILED, NULL,
+		"pid %d: the tracer was ended, or not done within %d s; the process "
+		"goes on",
+		pid, TRACER_MS / 1000);
 }
 
 /* --- running it ---------------------------------------------------------------------------- */

@@ -28,13 +28,13 @@ static bool shards_empty(const struct cprof_target *target, const struct cprof_p
 {
 	size_t size = CPROF_AGENT_SHARDS * sizeof(struct cprof_agent_shard);
 	CPROF_AUTO_FREE struct cprof_agent_shard *shards = malloc(size);
-	uint32_t inside = 0;
+	uint64_t inside = 0;
 
 	if (!shards ||
 	    cprof_target_read(target, place->base + CPROF_AGENT_PRIVATE, shards, size) != size)
 		return !place->private;
 	for (size_t i = 0; i < CPROF_AGENT_SHARDS; i++)
-		inside |= shards[i].inside;
+		inside |= shards[i].owner | shards[i].inside;
 	return inside == 0;
 }
 

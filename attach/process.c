@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -89,16 +90,37 @@ struct cprof_error *cprof_tracer_retry(const struct cprof_target *target,
 
 /* --- the process --------------------------------------------------------------------------- */
 
+/*
+ * While threads are held nobody else's work comes first, where that is permitted: among busy
+ * processes a pause of 2 ms took 12 ms at nice -20, and 150 ms now and then. A tracer has that from
+ * its birth, or among enough others it would not even begin within seconds. The policy to go back
+ * to, -1 none.
+ */
+static int hurry(void)
+{
+	int policy = sched_getscheduler(0) & ~SCHED_RESET_ON_FORK;
+
+	if (policy < 0 || policy == SCHED_FIFO || policy == SCHED_RR ||
+	    sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 1}) != 0)
+		return -1;
+	return policy;
+}
+
 pid_t cprof_tracer_fork(void (*work)(void *context), void *context, bool files)
 {
+	int policy = hurry();
 	sigset_t none;
 	pid_t child;
 
 	sigemptyset(&none);
 	/* No fork(): the tracer calls nothing that its handlers would be good for. */
 	child = (pid_t)syscall(SYS_clone, (files ? CLONE_FILES : 0) | SIGCHLD, 0, 0, 0, 0);
-	if (child != 0)
+	if (child != 0) {
+		if (policy >= 0)
+			sched_setscheduler(0, policy, &(struct sched_param){0});
 		return child;
+	}
+	setpriority(PRIO_PROCESS, 0, -20); /* for what may not be so */
 	setsid();
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_IGN);

@@ -8,12 +8,10 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -474,12 +472,6 @@ void cprof_remote_serve(struct cprof_held *held)
 
 void cprof_remote_prepare(void)
 {
-	int policy = sched_getscheduler(0) & ~SCHED_RESET_ON_FORK;
-
-	/* While a thread is held nobody else's work comes first, where that is permitted. */
-	if (policy != SCHED_FIFO && policy != SCHED_RR &&
-	    sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 1}) != 0)
-		setpriority(PRIO_PROCESS, 0, -20);
 	prctl(PR_SET_TIMERSLACK, 1);
 	cprof_stop_ticking(TICK_NS);
 	cprof_arch_init();

@@ -6,9 +6,7 @@
 
 #include <cprof/util.h>
 #include <errno.h>
-#include <sched.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/uio.h>
 
 #define SCANS_MAX   32  /* each finds only what threads that were not yet held have started */
@@ -186,11 +184,6 @@ void cprof_tracer_snapshot(struct cprof_tracer *tracer)
 		look_only(tracer);
 		return;
 	}
-	/* While threads are held nobody else's work comes first, where that is permitted: among
-	 * busy processes a pause of 2 ms took 12 ms at nice -20, and 150 ms now and then. */
-	if (sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 1}) != 0)
-		setpriority(PRIO_PROCESS, 0, -20);
-
 	/* State letters first: at the stop every thread is in `t`. */
 	if (!tracer->tids && !cprof_procfs_tasks(tracer->procfd, note_state, tracer) &&
 	    !tracer->fault)

@@ -64,7 +64,9 @@ struct frame {
 struct call {
 	struct frame *frame;
 	struct cprof_agent_shard *shard;
-	uint32_t index; /* of the shard */
+	struct cprof_agent_shard *place; /* whose `owner` says that we are inside; NULL: counted */
+	bool claimed;                    /* it was free before */
+	uint32_t index;                  /* of the shard */
 	uint32_t bank;
 	uint32_t function;
 	bool exact;
@@ -147,10 +149,12 @@ void cprof_agent_live_release(uint64_t *key);
 uint64_t *cprof_agent_live_take(uint64_t address);
 void cprof_agent_live_restore(uint64_t *key);
 
-/* slow.c. Begins the work of a hook for the calling thread: false when it is switched off; raises
- * `inside` of its shard, for cprof_agent_leave() to lower. */
+/* slow.c. Begins the work of a hook for the calling thread, false when it is switched off; from
+ * here to cprof_agent_leave() nothing is unmapped. */
 bool cprof_agent_enter(struct call *call, struct frame *frame);
 void cprof_agent_leave(struct call *call);
+/* Whether the profiler is gone: killed, or stopped for long. */
+bool cprof_agent_is_silent(void);
 /* seen.c. Whether this call has a stack of the table `seen`, its number; `room`: bytes from the
  * stack pointer upwards that a record would carry. */
 bool cprof_agent_seen_find(const struct call *call, uint64_t room, uint32_t *stack);

@@ -13,23 +13,27 @@ struct ring {
 	uint64_t *head;
 	const uint64_t *tail;
 	uint8_t *bytes;
-	uint64_t size;
+	uint64_t mask; /* of positions: the size, a power of two, less one */
 };
 
 static inline struct ring heap_ring(void)
 {
-	return (struct ring){&SHARED->head, &SHARED->tail, SHARED->ring, CPROF_AGENT_RING_SIZE};
+	return (struct ring){&SHARED->head, &SHARED->tail, SHARED->ring, CPROF_AGENT_RING_SIZE - 1};
 }
 
 static inline struct ring lock_ring(void)
 {
 	return (struct ring){&SHARED->lock_head, &SHARED->lock_tail, SHARED->lock_ring,
-			     CPROF_AGENT_LOCK_RING_SIZE};
+			     CPROF_AGENT_LOCK_RING_SIZE - 1};
 }
+
+_Static_assert((CPROF_AGENT_RING_SIZE & (CPROF_AGENT_RING_SIZE - 1)) == 0 &&
+		       (CPROF_AGENT_LOCK_RING_SIZE & (CPROF_AGENT_LOCK_RING_SIZE - 1)) == 0,
+	       "masks");
 
 static void stamp(const struct ring *ring, uint64_t position, uint64_t length, uint32_t state)
 {
-	uint64_t *word = (uint64_t *)&ring->bytes[position % ring->size];
+	uint64_t *word = (uint64_t *)&ring->bytes[position & ring->mask];
 
 	STORE(word, length | (uint64_t)((uint32_t)position | state) << 32);
 }
@@ -38,7 +42,7 @@ static void stamp(const struct ring *ring, uint64_t position, uint64_t length, u
  * written, or each would wait for them. */
 static void fetch(const struct ring *ring, uint64_t position)
 {
-	const uint8_t *place = &ring->bytes[(position + FETCH_AHEAD) % ring->size];
+	const uint8_t *place = &ring->bytes[(position + FETCH_AHEAD) & ring->mask];
 
 	__asm__ volatile("prefetchw %0" : : "m"(*place));
 }
@@ -48,7 +52,8 @@ static bool wait_for_room(uint64_t tail)
 {
 	uint32_t forbidden = SHARED->forbidden;
 
-	if (forbidden & CPROF_AGENT_FORBID_YIELD || LOAD(&SHARED->stalled) == tail + 1)
+	if (forbidden & CPROF_AGENT_FORBID_YIELD || LOAD(&SHARED->stalled) == tail + 1 ||
+	    cprof_agent_is_silent())
 		return false;
 	ADD(&SHARED->waits, 1);
 	cprof_agent_linger(&SHARED->tail, tail, WAIT_NS, forbidden);
@@ -66,11 +71,11 @@ static void *reserve(const struct ring *ring, bool wait, uint32_t length, uint64
 	uint64_t pad;
 
 	for (;;) {
-		uint64_t offset = head % ring->size;
+		uint64_t offset = head & ring->mask;
 
 		tail = LOAD(ring->tail);
-		pad = offset + length > ring->size ? ring->size - offset : 0;
-		if (head + pad + length - tail > ring->size) {
+		pad = offset + length > ring->mask + 1 ? ring->mask + 1 - offset : 0;
+		if (head + pad + length - tail > ring->mask + 1) {
 			if (!wait || !wait_for_room(tail))
 				return NULL;
 			head = LOAD(ring->head);
@@ -83,7 +88,7 @@ static void *reserve(const struct ring *ring, bool wait, uint32_t length, uint64
 	*position = head + pad;
 	fetch(ring, *position + length);
 	stamp(ring, *position, length, CPROF_AGENT_STAMP_BUSY);
-	return &ring->bytes[*position % ring->size];
+	return &ring->bytes[*position & ring->mask];
 }
 
 /* The last bytes of what was reserved, if nobody has reserved any since: 128 unknown stacks of 32
@@ -269,7 +274,6 @@ static void put_seen(const struct call *call, uint32_t tid, uint64_t address, ui
 	record->address = address;
 	record->id = stack;
 	record->size = call->size;
-	ADD(&SHARED->allocs, 1);
 	stamp(&ring, position, CPROF_AGENT_RECORD_MIDDLE, CPROF_AGENT_STAMP_DONE);
 }
 
@@ -291,9 +295,10 @@ void cprof_agent_ring_alloc(struct call *call, uint64_t address, uint64_t *key)
 	draft.record->id = ADD(&SHARED->next_id, 1);
 	if (draft_lacks_stack(&draft))
 		ADD(&SHARED->stack_failures, 1);
-	if (key)
+	if (key) {
 		cprof_agent_live_publish(key, draft.record->id, call->size, call->rate);
-	ADD(&SHARED->allocs, 1);
+		ADD(&SHARED->allocs, 1);
+	}
 	draft_end(&draft);
 }
 
@@ -312,8 +317,6 @@ void cprof_agent_ring_short(struct call *call, uint16_t type, uint64_t address)
 	record->function = (uint16_t)call->function;
 	record->tid = tid_of(call, false);
 	record->address = address;
-	if (type == CPROF_AGENT_RECORD_FREE)
-		ADD(&SHARED->frees, 1);
 	stamp(&ring, position, CPROF_AGENT_RECORD_SHORT, CPROF_AGENT_STAMP_DONE);
 }
 

@@ -5,7 +5,7 @@
  */
 #include "agent.h"
 
-#define GUARDS 4 /* shards that are looked at for a guard, beginning with the thread's own */
+#define PLACES 4 /* shards that are looked at for one, beginning with the thread's own */
 
 static const uint8_t shapes[] = {
 #define SHAPE(id, symbol, shape, variant) CPROF_AGENT_##shape,
@@ -21,57 +21,48 @@ static const uint8_t variants[] = {
 
 bool cprof_agent_slow(struct frame *frame) __attribute__((visibility("hidden")));
 
-/* --- the guard: an allocation that an allocator makes for itself is not counted ------------ */
+/* --- places: who is inside, and in an original ---------------------------------------------- */
 
-static struct cprof_agent_shard *guard_at(const struct call *call, uint32_t i)
+static struct cprof_agent_shard *place_at(const struct call *call, uint32_t i)
 {
 	return &PRIVATE->shards[(call->index + i) % CPROF_AGENT_SHARDS];
 }
 
-/* Whether the call comes from inside an original. A guard above whose stack pointer we are was left
- * by longjmp. */
-static bool is_nested(const struct call *call)
+/*
+ * A place that is this thread's already belongs to a call that a signal handler has interrupted, or
+ * left by longjmp: it is used, and stays its. Without one, when too many threads collide, the call
+ * is only counted and goes unguarded.
+ */
+static void occupy(struct call *call)
 {
-	for (uint32_t i = 0; i < GUARDS; i++) {
-		struct cprof_agent_shard *shard = guard_at(call, i);
-		uint64_t owner = call->thread_pointer;
-
-		if (LOAD(&shard->owner) != owner)
-			continue;
-		if (call->sp < LOAD(&shard->guard))
-			return true;
-		SWAP(&shard->owner, &owner, 0);
+	for (uint32_t i = 0; i < PLACES; i++) {
+		call->place = place_at(call, i);
+		if (LOAD(&call->place->owner) == call->thread_pointer)
+			return;
 	}
-	return false;
-}
-
-/* NULL when too many threads collide: then this call goes unguarded. */
-static struct cprof_agent_shard *guard_enter(const struct call *call)
-{
-	for (uint32_t i = 0; i < GUARDS; i++) {
-		struct cprof_agent_shard *shard = guard_at(call, i);
+	call->claimed = true;
+	for (uint32_t i = 0; i < PLACES; i++) {
 		uint64_t owner = 0;
 
-		if (LOAD(&shard->owner) == 0 && SWAP(&shard->owner, &owner, call->thread_pointer)) {
-			STORE(&shard->guard, call->sp);
-			return shard;
-		}
+		call->place = place_at(call, i);
+		if (LOAD(&call->place->owner) == 0 &&
+		    SWAP(&call->place->owner, &owner, call->thread_pointer))
+			return;
 	}
-	return NULL;
+	call->place = NULL;
+	__atomic_add_fetch(&call->shard->inside, 1, __ATOMIC_SEQ_CST);
 }
 
-static void guard_leave(const struct call *call, struct cprof_agent_shard *shard)
+/* Whether the call comes from inside an original: an allocation that an allocator makes for itself
+ * is not counted. A guard above whose stack pointer we are was left by longjmp. */
+static bool is_nested(const struct call *call)
 {
-	uint64_t owner = call->thread_pointer;
-
-	if (shard)
-		SWAP(&shard->owner, &owner, 0);
+	return !call->claimed && call->sp < LOAD(&call->place->guard);
 }
 
 /* --- to sample or not ---------------------------------------------------------------------- */
 
-/* Whether the profiler is gone: killed, or stopped for long. */
-static bool is_silent(void)
+bool cprof_agent_is_silent(void)
 {
 	uint64_t heartbeat = LOAD(&SHARED->heartbeat_ns);
 	uint64_t now;
@@ -89,9 +80,9 @@ static bool is_silent(void)
 /* The clock is too dear to be asked by each call. */
 static bool is_silent_now(struct call *call)
 {
-	if (++call->shard->ticks % (call->exact ? 64 : 8) != 0)
+	if (++call->shard->ticks % (call->exact ? 512 : 8) != 0)
 		return LOAD(&SHARED->quiet_since) == LOAD(&SHARED->heartbeat_ns);
-	return is_silent();
+	return cprof_agent_is_silent();
 }
 
 static void draw(struct call *call)
@@ -160,7 +151,6 @@ static uint64_t call_original(const struct call *call, uint32_t variant)
 	uint64_t third = a[2];
 	uint64_t (*original)(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t) =
 		(void *)CONFIG->originals[call->bank][variant];
-	struct cprof_agent_shard *guard = guard_enter(call);
 	uint64_t result;
 
 	if (variant != call->function) {
@@ -170,8 +160,11 @@ static uint64_t call_original(const struct call *call, uint32_t variant)
 		else
 			second = (uint64_t)a;
 	}
+	if (call->place)
+		STORE(&call->place->guard, call->sp);
 	result = original(a[0], second, third, a[3], a[4], a[5]);
-	guard_leave(call, guard);
+	if (call->place)
+		STORE(&call->place->guard, 0);
 	return result;
 }
 
@@ -296,7 +289,7 @@ bool cprof_agent_enter(struct call *call, struct frame *frame)
 	call->index = (uint32_t)(call->thread_pointer * CPROF_AGENT_HASH >>
 				 (64 - CPROF_AGENT_SHARD_BITS));
 	call->shard = &PRIVATE->shards[call->index];
-	__atomic_add_fetch(&call->shard->inside, 1, __ATOMIC_SEQ_CST);
+	occupy(call);
 	if (LOAD(&CONTROL->on))
 		return true;
 	cprof_agent_leave(call);
@@ -305,7 +298,10 @@ bool cprof_agent_enter(struct call *call, struct frame *frame)
 
 void cprof_agent_leave(struct call *call)
 {
-	__atomic_sub_fetch(&call->shard->inside, 1, __ATOMIC_SEQ_CST);
+	if (!call->place)
+		__atomic_sub_fetch(&call->shard->inside, 1, __ATOMIC_SEQ_CST);
+	else if (call->claimed)
+		STORE(&call->place->owner, 0);
 }
 
 /* True: the frame has the result. False: to be passed on to the original. */

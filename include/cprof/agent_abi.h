@@ -26,11 +26,11 @@
  * adopted by the next attach. It keeps the memfd's file alive: a detach truncates that to
  * CPROF_AGENT_SHARED after the unmapping, or the ring's pages stay allocated.
  *
- * The lower part is unmapped by a detach once no thread is inside. `inside` of the shards does not
- * cover the few instructions of a hook between reading `on` and using a shard or the filter: UNMAP
- * is safe only when, after RESTORE, every `inside` is 0 and every thread has been seen to be
- * blocked in a system call or to have used CPU time since (or to be stopped with its pc outside of
- * TEXT).
+ * The lower part is unmapped by a detach once no thread is inside. The shards' word for that does
+ * not cover the few instructions of a hook between reading `on` and using a shard or the filter:
+ * UNMAP is safe only when, after RESTORE, every `owner` and `inside` is 0 and every thread has been
+ * seen to be blocked in a system call or to have used CPU time since (or to be stopped with its pc
+ * outside of TEXT).
  *
  * A forked child reads 0 in CONTROL: its hooks pass everything on and touch nothing below.
  *
@@ -220,12 +220,14 @@ struct cprof_agent_control {
 /* One cache line a thread, found by hashing its thread pointer; two threads may share one. */
 struct cprof_agent_shard {
 	uint64_t countdown; /* bytes until the next sample; a borrow means: decide */
-	uint64_t owner;     /* thread pointer whose call is inside, 0 none */
-	uint64_t guard;     /* stack pointer of that call: deeper ones are not counted again */
+	uint64_t owner; /* thread pointer whose call is inside the slow path, 0 none; stays where
+			 * a handler left that by longjmp, or its thread died in it: then there
+			 * is no UNMAP */
+	uint64_t guard; /* while that call is in an original, its stack pointer: deeper ones are
+			 * not counted again. 0: it is not */
 	uint64_t random;
 	uint32_t epoch;  /* differs from the shared epoch: draw a first gap */
-	uint32_t inside; /* calls inside the slow path now; stays raised by one that a handler left
-			  * by longjmp, or whose thread died in it: then there is no UNMAP */
+	uint32_t inside; /* calls inside the slow path now that found no shard to own */
 	uint32_t tid;    /* of `tid_owner`, 0 not known */
 	uint32_t ticks;  /* rate 1: calls, so that not each looks at the clock */
 	uint64_t tid_owner;
@@ -404,8 +406,8 @@ struct cprof_agent_shared {
 	/* written by the agent; counts since the start */
 	uint64_t head __attribute__((aligned(64))); /* position: bytes reserved so far */
 	uint64_t next_id;                           /* the id drawn last */
-	uint64_t allocs;         /* allocations sampled (rate 1: all) that made a record */
-	uint64_t frees;          /* frees of them; rate 1: FREE records */
+	uint64_t allocs;         /* allocations sampled, not rate 1, that made a record */
+	uint64_t frees;          /* of them */
 	uint64_t dropped;        /* samples lost: no room in the ring, or no safe way to call */
 	uint64_t dropped_bytes;  /* rate 1: bytes of them */
 	uint64_t dropped_frees;  /* rate 1: frees lost */

@@ -60,4 +60,36 @@ void cprof_agent_bounds_note(struct cprof_agent_bounds *bounds,
 void cprof_agent_bounds_publish(struct cprof_agent_bounds *bounds, struct cprof_target *target,
 				struct cprof_agent_shared *shared);
 
+/*
+ * What accounting needs to make something of records: one for all who read those of an agent. The
+ * first part is the caller's, the rest its own and 0 at first.
+ */
+struct cprof_agent_records {
+	struct cprof_agent_shared *shared; /* not owned, as the following; hostile */
+	struct cprof_space *space;
+	struct cprof_modules *modules;
+	struct cprof_unwinder *unwinder;
+	struct cprof_agent_bounds *bounds; /* told of stacks; NULL: none is told */
+	/* Whether a thread's records are wanted; NULL: all. */
+	bool (*wanted)(void *context, pid_t tid);
+	void *context;
+
+	uint64_t generation; /* rises when the address space was looked at anew */
+	uint64_t refreshed_ns;
+	/* Of the record that was unwound last. */
+	struct cprof_regs regs;
+	struct cprof_memory memory;
+	struct cprof_stack stack;
+	struct cprof_frame frames[CPROF_FRAMES_SAMPLE];
+	uint8_t bytes[CPROF_AGENT_STACK_MAX];
+};
+
+bool cprof_agent_records_want(const struct cprof_agent_records *records, uint32_t tid);
+/* The address space has changed. */
+void cprof_agent_records_flush(struct cprof_agent_records *records);
+/* Unwinds a copy of the record's `stack_length` bytes, since the ring's may change: `stack` is what
+ * came of it. How long that took, ns. */
+uint64_t cprof_agent_records_unwind(struct cprof_agent_records *records,
+				    const struct cprof_agent_record *record, const uint8_t *bytes);
+
 #endif

@@ -29,9 +29,12 @@ bool cprof_builder_map_main(struct cprof_builder *builder);
 /* Makes a region known before a stack passes through it; its mapping's id in the profile. */
 uint32_t cprof_builder_map(struct cprof_builder *builder, const struct cprof_region *region);
 /* A stack (id in the profile) of a kernel chain, if any, then user frames, then the marker of how
- * it ended. `kernel` need not be aligned. */
+ * it ended. `kernel` need not be aligned. When there are hundreds of thousands all that are new
+ * become one, "[too many stacks]". */
 uint32_t cprof_builder_stack(struct cprof_builder *builder, const void *kernel, size_t kernel_count,
 			     const struct cprof_stack *stack);
+/* Whether that has begun. */
+bool cprof_builder_is_full(const struct cprof_builder *builder);
 
 /* For a session that runs for days: only these samples stay, with `values`; what they do not need
  * is forgotten. Every id of the profile changes but those of mappings: those of the samples and of

@@ -19,17 +19,6 @@
 
 struct cprof_heap;
 
-struct cprof_heap_config {
-	struct cprof_agent_shared *shared; /* not owned; hostile */
-	struct cprof_space *space;         /* not owned, as the following */
-	struct cprof_modules *modules;
-	struct cprof_unwinder *unwinder;
-	struct cprof_agent_bounds *bounds; /* told of stacks; NULL: none is told */
-	/* Whether a thread's allocations are wanted; NULL: all. */
-	bool (*wanted)(void *context, pid_t tid);
-	void *context;
-};
-
 struct cprof_heap_stats {
 	uint64_t rate; /* now; it may have been raised under pressure */
 	/* samples - frees - voided = live_samples, always; those of unwanted threads are nowhere */
@@ -52,15 +41,16 @@ struct cprof_heap_stats {
 			    * told it */
 };
 
-struct cprof_error *cprof_heap_create(const struct cprof_heap_config *config,
+/* `records` is not owned. `scan_ns`: between looks at the live table; 0: every drain looks. */
+struct cprof_error *cprof_heap_create(struct cprof_agent_records *records, uint64_t scan_ns,
 				      struct cprof_heap **heap);
 void cprof_heap_destroy(struct cprof_heap *heap);
-/* Consumes the ring and looks at the live table; tells the hooks that we live (heartbeat). Raises
- * the rate where samples come too fast. Collector thread. Returns how full the ring was, 0 to 1, so
- * that the caller can choose when to come again. */
+/* Consumes the ring, looks at the live table now and then; tells the hooks that we live
+ * (heartbeat). Raises the rate where samples come too fast. Collector thread. Returns how full the
+ * ring was, 0 to 1, so that the caller can choose when to come again. */
 double cprof_heap_drain(struct cprof_heap *heap);
-/* The address space has changed; collector thread. */
-void cprof_heap_flush(struct cprof_heap *heap);
+/* Looks at the live table now, which takes 100 us. */
+void cprof_heap_scan(struct cprof_heap *heap);
 /* The target has another address space (exec): nothing of what was live is known any more. */
 void cprof_heap_void(struct cprof_heap *heap);
 /* Resets `peak_bytes`. */

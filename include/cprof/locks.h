@@ -112,17 +112,6 @@ enum cprof_contention_side {
 	CPROF_CONTENTION_WAITER, /* the stacks that waited */
 };
 
-struct cprof_contention_config {
-	struct cprof_agent_shared *shared; /* not owned, as the following; hostile */
-	struct cprof_space *space;
-	struct cprof_modules *modules;
-	struct cprof_unwinder *unwinder;
-	struct cprof_agent_bounds *bounds; /* NULL: none */
-	/* Whether the thread of a stack is wanted; NULL: all. */
-	bool (*wanted)(void *context, pid_t tid);
-	void *context;
-};
-
 struct cprof_contention_stats {
 	uint64_t samples;          /* stacks: waits and unlocks */
 	uint64_t timed;            /* waits */
@@ -136,7 +125,8 @@ struct cprof_contention_stats {
 	uint64_t unwind_ns;
 };
 
-struct cprof_error *cprof_contention_create(const struct cprof_contention_config *config,
+/* `records` is not owned. */
+struct cprof_error *cprof_contention_create(struct cprof_agent_records *records,
 					    struct cprof_contention **contention);
 void cprof_contention_destroy(struct cprof_contention *contention);
 /* Consumes the ring, chooses how many waits are timed; collector thread. How full the ring was. */

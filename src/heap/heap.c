@@ -78,6 +78,34 @@ static bool keep_sample(struct cprof_heap *heap, const struct cprof_agent_record
 	return cprof_heap_samples_put(&heap->samples, &sample);
 }
 
+/* What was remembered of an earlier address space is forgotten, here and by the agent. */
+static void keep_up(struct cprof_heap *heap)
+{
+	if (!heap->memo || heap->generation == heap->records->generation)
+		return;
+	heap->generation = heap->records->generation;
+	cprof_heap_memo_flush(heap->memo);
+}
+
+/* While there are too many stacks the agent's word for one would not say what it was. */
+static void unwind(struct cprof_heap *heap, const struct cprof_heap_record *record,
+		   struct cprof_heap_found *found)
+{
+	struct cprof_agent_records *records = heap->records;
+
+	keep_up(heap);
+	if (heap->memo &&
+	    cprof_heap_memo_find(heap->memo, record, !cprof_builder_is_full(heap->builder), found))
+		return;
+	heap->stats.unwind_ns += cprof_agent_records_unwind(records, &record->fixed, record->stack);
+	*found = (struct cprof_heap_found){
+		.stack = cprof_builder_stack(heap->builder, NULL, 0, &records->stack),
+		.frames = (uint16_t)records->stack.count,
+		.end = (uint16_t)records->stack.end};
+	if (heap->memo)
+		cprof_heap_memo_learn(heap->memo, records, found);
+}
+
 /* What the record says its stack is; false: it lies. */
 static bool find_stack(struct cprof_heap *heap, const struct cprof_heap_record *record,
 		       struct cprof_heap_found *found)
@@ -86,7 +114,7 @@ static bool find_stack(struct cprof_heap *heap, const struct cprof_heap_record *
 	uint64_t stack = record->fixed.id;
 
 	if (record->fixed.type != CPROF_AGENT_RECORD_SEEN) {
-		cprof_heap_stack(heap, record, found);
+		unwind(heap, record, found);
 		return true;
 	}
 	if (!heap->exact || stack >= heap->account_count)
@@ -111,7 +139,7 @@ static void on_alloc(struct cprof_heap *heap, const struct cprof_heap_record *re
 		heap->stats.missed++;
 		forget_block(heap, block);
 	}
-	if (heap->config.wanted && !heap->config.wanted(heap->config.context, (pid_t)fixed->tid))
+	if (!cprof_agent_records_want(heap->records, fixed->tid))
 		return;
 	if (!find_stack(heap, record, &found)) {
 		heap->ring.malformed++;
@@ -154,8 +182,8 @@ static void on_record(struct cprof_heap *heap, const struct cprof_heap_record *r
 	struct cprof_heap_block *block;
 
 	if (record->fixed.type == CPROF_AGENT_RECORD_ALLOC) {
-		if (heap->config.bounds)
-			cprof_agent_bounds_note(heap->config.bounds, &record->fixed);
+		if (heap->records->bounds)
+			cprof_agent_bounds_note(heap->records->bounds, &record->fixed);
 		on_alloc(heap, record);
 	} else if (record->fixed.type == CPROF_AGENT_RECORD_SEEN) {
 		on_alloc(heap, record);
@@ -174,7 +202,7 @@ static void on_record(struct cprof_heap *heap, const struct cprof_heap_record *r
 
 static void read_counters(const struct cprof_heap *heap, struct cprof_heap_counters *counters)
 {
-	const struct cprof_agent_shared *shared = heap->config.shared;
+	const struct cprof_agent_shared *shared = heap->records->shared;
 
 	counters->dropped = cprof_heap_counter(&shared->dropped);
 	counters->dropped_bytes = cprof_heap_counter(&shared->dropped_bytes);
@@ -219,11 +247,14 @@ static bool on_counters(struct cprof_heap *heap)
 
 /* --- drain --------------------------------------------------------------------------------- */
 
-static void scan(struct cprof_heap *heap)
+void cprof_heap_scan(struct cprof_heap *heap)
 {
 	size_t freed;
 
-	if (!cprof_heap_samples_scan(&heap->samples, heap->config.shared, &freed))
+	if (heap->exact)
+		return;
+	heap->scanned_ns = cprof_now_ns();
+	if (!cprof_heap_samples_scan(&heap->samples, heap->records->shared, &freed))
 		return; /* no memory: the next scan will see to it */
 	heap->stats.frees += freed;
 	heap->stats.live_objects = heap->stats.live_bytes = 0;
@@ -247,8 +278,8 @@ static void relieve(struct cprof_heap *heap, bool pressed)
 		return;
 	heap->stats.rate *= 2;
 	heap->epoch = heap->epoch == UINT32_MAX ? 1 : heap->epoch + 1;
-	__atomic_store_n(&heap->config.shared->rate, heap->stats.rate, __ATOMIC_RELAXED);
-	__atomic_store_n(&heap->config.shared->epoch, heap->epoch, __ATOMIC_RELEASE);
+	__atomic_store_n(&heap->records->shared->rate, heap->stats.rate, __ATOMIC_RELAXED);
+	__atomic_store_n(&heap->records->shared->epoch, heap->epoch, __ATOMIC_RELEASE);
 }
 
 double cprof_heap_drain(struct cprof_heap *heap)
@@ -257,19 +288,20 @@ double cprof_heap_drain(struct cprof_heap *heap)
 	struct cprof_heap_record record;
 	bool dropped;
 
+	keep_up(heap);
 	while (cprof_heap_ring_next(&heap->ring, &record))
 		on_record(heap, &record);
-	if (!heap->exact)
-		scan(heap);
+	if (cprof_now_ns() >= heap->scanned_ns + heap->scan_ns || heap->samples.count > heap->crowd)
+		cprof_heap_scan(heap);
 	dropped = on_counters(heap);
 	if (!heap->exact)
 		relieve(heap, dropped || full > RING_FULL);
 	heap->stats.peak_bytes = CPROF_MAX(heap->stats.peak_bytes, heap->stats.live_bytes);
-	__atomic_store_n(&heap->config.shared->heartbeat_ns, cprof_now_ns(), __ATOMIC_RELAXED);
-	if (heap->config.bounds)
-		cprof_agent_bounds_publish(heap->config.bounds,
-					   cprof_space_target(heap->config.space),
-					   heap->config.shared);
+	__atomic_store_n(&heap->records->shared->heartbeat_ns, cprof_now_ns(), __ATOMIC_RELAXED);
+	if (heap->records->bounds)
+		cprof_agent_bounds_publish(heap->records->bounds,
+					   cprof_space_target(heap->records->space),
+					   heap->records->shared);
 	return full;
 }
 
@@ -291,10 +323,10 @@ static struct cprof_error *create_exact(struct cprof_heap *heap)
 	heap->undo = calloc(CPROF_HEAP_UNDO, sizeof(*heap->undo));
 	if (!heap->undo)
 		return cprof_error_nomem();
-	return cprof_heap_memo_create(heap->config.shared, &heap->memo);
+	return cprof_heap_memo_create(heap->records->shared, &heap->memo);
 }
 
-struct cprof_error *cprof_heap_create(const struct cprof_heap_config *config,
+struct cprof_error *cprof_heap_create(struct cprof_agent_records *records, uint64_t scan_ns,
 				      struct cprof_heap **result)
 {
 	struct cprof_heap *heap = calloc(1, sizeof(*heap));
@@ -303,18 +335,20 @@ struct cprof_error *cprof_heap_create(const struct cprof_heap_config *config,
 	*result = NULL;
 	if (!heap)
 		return cprof_error_nomem();
-	heap->config = *config;
+	heap->records = records;
+	heap->scan_ns = scan_ns;
+	heap->generation = records->generation;
 	heap->stats.rate =
-		CPROF_MIN(cprof_heap_counter(&config->shared->rate), CPROF_HEAP_RATE_MAX);
+		CPROF_MIN(cprof_heap_counter(&records->shared->rate), CPROF_HEAP_RATE_MAX);
 	heap->exact = heap->stats.rate <= 1;
-	heap->epoch = __atomic_load_n(&config->shared->epoch, __ATOMIC_RELAXED);
+	heap->epoch = __atomic_load_n(&records->shared->epoch, __ATOMIC_RELAXED);
 	heap->crowd = LIVE_FULL;
-	cprof_heap_ring_init(&heap->ring, config->shared);
+	cprof_heap_ring_init(&heap->ring, records->shared);
 	read_counters(heap, &heap->counters);
 	if (heap->exact)
 		error = create_exact(heap);
 	if (!error)
-		error = cprof_builder_create(config->modules, config->space, &heap->builder);
+		error = cprof_builder_create(records->modules, records->space, &heap->builder);
 	if (!error)
 		error = cprof_heap_describe(heap);
 	if (error) {

@@ -263,20 +263,21 @@ static void store(struct cprof_heap_memo *memo, const struct lesson *lesson,
 	memo->used += (uint32_t)size;
 }
 
-void cprof_heap_memo_learn(struct cprof_heap_memo *memo, struct cprof_space *space,
-			   struct cprof_unwinder *unwinder, const struct cprof_regs *regs,
-			   const struct cprof_memory *memory, const struct cprof_stack *stack,
+void cprof_heap_memo_learn(struct cprof_heap_memo *memo, const struct cprof_agent_records *records,
 			   const struct cprof_heap_found *found)
 {
+	struct cprof_unwinder *unwinder = records->unwinder;
+	const struct cprof_memory *memory = &records->memory;
+	const struct cprof_stack *stack = &records->stack;
 	/* Only our own unwinder is known to make nothing of what it is not told. */
 	enum told told = unwinder->ops == &cprof_unwinder_cfi ? TOLD_CODE : TOLD_ALL;
 
 	for (; told <= TOLD_ALL; told++) {
 		struct lesson lesson = {
-			.memo = memo, .space = space, .memory = memory, .told = told};
+			.memo = memo, .space = records->space, .memory = memory, .told = told};
 		struct cprof_memory poor = {
 			.stack_start = memory->stack_start, .read = tell, .context = &lesson};
-		struct cprof_regs known = *regs;
+		struct cprof_regs known = records->regs;
 		struct cprof_stack again = {.frames = memo->frames, .capacity = stack->capacity};
 
 		if (told == TOLD_CODE)

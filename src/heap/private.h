@@ -62,10 +62,8 @@ void cprof_heap_memo_flush(struct cprof_heap_memo *memo);
 /* What is found is also told to the agent, if `tell`. */
 bool cprof_heap_memo_find(struct cprof_heap_memo *memo, const struct cprof_heap_record *record,
 			  bool tell, struct cprof_heap_found *found);
-/* Remembers that unwinding `regs` over `memory` (plain bytes) gave `stack`. */
-void cprof_heap_memo_learn(struct cprof_heap_memo *memo, struct cprof_space *space,
-			   struct cprof_unwinder *unwinder, const struct cprof_regs *regs,
-			   const struct cprof_memory *memory, const struct cprof_stack *stack,
+/* Remembers what unwinding the last record gave. */
+void cprof_heap_memo_learn(struct cprof_heap_memo *memo, const struct cprof_agent_records *records,
 			   const struct cprof_heap_found *found);
 
 /* --- live.c: what has not been freed ------------------------------------------------------- */
@@ -137,7 +135,8 @@ struct cprof_heap_account {
 #define CPROF_HEAP_UNDO 4096u
 
 struct cprof_heap {
-	struct cprof_heap_config config;
+	struct cprof_agent_records *records;
+	uint64_t scan_ns;
 	struct cprof_builder *builder;
 	bool exact;
 	uint32_t epoch;
@@ -150,7 +149,6 @@ struct cprof_heap {
 	struct cprof_heap_account *accounts; /* by stack id */
 	size_t account_count;
 	size_t account_capacity;
-	uint32_t overflow_stack; /* "[too many stacks]"; 0: not made yet */
 
 	/* The agent's counters when last looked at. */
 	struct cprof_heap_counters {
@@ -162,15 +160,10 @@ struct cprof_heap {
 	} counters;
 	uint64_t lost_bytes; /* exact mode */
 	size_t crowd;        /* live samples at which the rate is raised */
-	uint64_t refreshed_ns;
+	uint64_t scanned_ns;
+	uint64_t generation; /* of the address space that the memo knows */
 	struct cprof_heap_stats stats;
-	struct cprof_frame frames[CPROF_FRAMES_SAMPLE];
-	uint8_t stack[CPROF_AGENT_STACK_MAX];
 };
-
-/* stacks.c: what a record's stack is; memory of ours is bounded whatever stacks there are. */
-void cprof_heap_stack(struct cprof_heap *heap, const struct cprof_heap_record *record,
-		      struct cprof_heap_found *found);
 
 /* profile.c: what the profile is of. */
 struct cprof_error *cprof_heap_describe(struct cprof_heap *heap);

@@ -113,10 +113,12 @@ static void sum_live(struct cprof_heap *heap)
 struct cprof_error *cprof_heap_copy(struct cprof_heap *heap, uint64_t rss,
 				    struct cprof_naming **naming)
 {
-	struct cprof_heap_stats stats = heap->stats;
+	struct cprof_heap_stats stats;
 	struct cprof_profile *profile;
 
 	*naming = NULL;
+	cprof_heap_scan(heap);
+	stats = heap->stats;
 	CPROF_TRY(cprof_builder_copy(heap->builder, naming));
 	profile = cprof_naming_profile(*naming);
 	stats.lost += heap->ring.lost;

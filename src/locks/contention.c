@@ -13,10 +13,8 @@
 #define CHECK_NS    500000000ull
 #define NAME_NS     200000000ull
 #define TAIL_NS     2000000000ull /* then the unlock's record will not come any more */
-#define REFRESH_NS  1000000000ull
 #define LOCKS_MAX   (1u << 16)
 #define WAITS_MAX   (1u << 16)
-#define STACKS_MAX  (256u << 10)
 #define WEIGHT_MAX  CPROF_AGENT_LOCK_EVERY
 #define ELAPSED_ADD 1000000000ull /* clocks are read at different moments */
 
@@ -68,58 +66,17 @@ static void add(struct cprof_contention *contention, enum cprof_contention_side 
 
 /* --- stacks -------------------------------------------------------------------------------- */
 
-static bool is_wanted(const struct cprof_contention *contention, uint32_t tid)
-{
-	const struct cprof_contention_config *config = &contention->config;
-
-	return !config->wanted || config->wanted(config->context, (pid_t)tid);
-}
-
-/* Code that was mapped unnoticed: look again, but not often. */
-static bool refresh(struct cprof_contention *contention)
-{
-	const struct cprof_contention_config *config = &contention->config;
-	uint64_t now = cprof_now_ns();
-
-	if (!cprof_space_target(config->space) || now < contention->refreshed_ns + REFRESH_NS)
-		return false;
-	contention->refreshed_ns = now;
-	cprof_error_destroy(cprof_space_refresh(config->space));
-	if (config->unwinder->ops->flush)
-		config->unwinder->ops->flush(config->unwinder);
-	return true;
-}
-
-/* Unwinds a copy of the stack: the ring's may change. The stack's id in the profile. */
 static uint32_t unwind(struct cprof_contention *contention, const struct cprof_agent_record *record,
 		       const uint8_t *bytes)
 {
-	struct cprof_unwinder *unwinder = contention->config.unwinder;
-	struct cprof_memory memory = {.stack = contention->stack,
-				      .stack_start = record->sp,
-				      .stack_length = record->stack_length};
-	struct cprof_stack stack = {.frames = contention->frames,
-				    .capacity = CPROF_COUNT(contention->frames)};
-	struct cprof_profile *profile = cprof_builder_profile(contention->builder);
-	uint64_t before = cprof_now_ns();
-	struct cprof_regs regs;
-	uint32_t marker;
+	const struct cprof_stack *stack = &contention->records->stack;
 
-	memcpy(contention->stack, bytes, record->stack_length);
-	cprof_agent_registers(record, &regs);
-	unwinder->ops->unwind(unwinder, &regs, &memory, &stack);
-	if ((stack.end == CPROF_END_CORRUPT ||
-	     !cprof_space_find(contention->config.space, record->pc - 1)) &&
-	    refresh(contention))
-		unwinder->ops->unwind(unwinder, &regs, &memory, &stack);
-	contention->stats.unwind_ns += cprof_now_ns() - before;
+	contention->stats.unwind_ns +=
+		cprof_agent_records_unwind(contention->records, record, bytes);
 	contention->stats.samples++;
-	contention->stats.ends[stack.end]++;
-	contention->stats.frames += stack.count;
-	if (profile->stack_count < STACKS_MAX)
-		return cprof_builder_stack(contention->builder, NULL, 0, &stack);
-	marker = cprof_profile_marker(profile, "[too many stacks]");
-	return cprof_profile_stack(profile, &marker, 1);
+	contention->stats.ends[stack->end]++;
+	contention->stats.frames += stack->count;
+	return cprof_builder_stack(contention->builder, NULL, 0, stack);
 }
 
 /* --- records ------------------------------------------------------------------------------- */
@@ -150,7 +107,7 @@ static bool on_wait(struct cprof_contention *contention, const struct cprof_agen
 		.id = record->id,
 		.lock = lock->index,
 		.weight = (double)record->rate,
-		.wanted = is_wanted(contention, record->tid),
+		.wanted = cprof_agent_records_want(contention->records, record->tid),
 		.began_ns = record->size,
 	};
 	wait->stack = unwind(contention, record, bytes);
@@ -233,8 +190,9 @@ static bool on_unlock(struct cprof_contention *contention, const struct cprof_ag
 		contention->stats.lost++;
 		return true;
 	}
-	*unlock = (struct cprof_contention_unlock){.id = record->id,
-						   .wanted = is_wanted(contention, record->tid)};
+	*unlock = (struct cprof_contention_unlock){
+		.id = record->id,
+		.wanted = cprof_agent_records_want(contention->records, record->tid)};
 	unlock->stack = unwind(contention, record, bytes);
 	if (unlock->wanted)
 		add(contention, CPROF_CONTENTION_HOLDER, unlock->stack, lock->index, 0,
@@ -267,8 +225,8 @@ static bool take(struct cprof_contention *contention, const uint8_t *place, uint
 	    record.stack_length > CPROF_AGENT_STACK_MAX ||
 	    record.stack_length > length - sizeof(record))
 		return false;
-	if (contention->config.bounds)
-		cprof_agent_bounds_note(contention->config.bounds, &record);
+	if (contention->records->bounds)
+		cprof_agent_bounds_note(contention->records->bounds, &record);
 	if (record.type == CPROF_AGENT_RECORD_WAIT)
 		return on_wait(contention, &record, bytes);
 	return record.type == CPROF_AGENT_RECORD_UNLOCK && on_unlock(contention, &record, bytes);
@@ -280,7 +238,7 @@ static bool take(struct cprof_contention *contention, const uint8_t *place, uint
  * agent itself thins where waits come too fast. */
 static void adapt(struct cprof_contention *contention, double full)
 {
-	struct cprof_agent_shared *shared = contention->config.shared;
+	struct cprof_agent_shared *shared = contention->records->shared;
 	uint64_t now = cprof_now_ns();
 
 	if (now < contention->adapted_ns + ADAPT_NS)
@@ -309,7 +267,7 @@ static void adapt(struct cprof_contention *contention, double full)
 
 static void count_lost(struct cprof_contention *contention)
 {
-	const struct cprof_agent_shared *shared = contention->config.shared;
+	const struct cprof_agent_shared *shared = contention->records->shared;
 	uint64_t dropped = __atomic_load_n(&shared->lock_dropped, __ATOMIC_RELAXED);
 	uint64_t full = __atomic_load_n(&shared->lock_full, __ATOMIC_RELAXED);
 	uint64_t weight = __atomic_load_n(&shared->lock_full_weight, __ATOMIC_RELAXED);
@@ -331,8 +289,8 @@ static bool still_waits(const struct cprof_contention *contention, uint64_t id, 
 
 	HASH_FIND(hh, contention->waits, &id, sizeof(id), wait);
 	address = contention->locks[wait->lock]->address;
-	entries = contention->config.shared->lock_waits[(address >> CPROF_AGENT_LOCK_SHIFT) %
-							CPROF_AGENT_LOCK_BUCKETS];
+	entries = contention->records->shared->lock_waits[(address >> CPROF_AGENT_LOCK_SHIFT) %
+							  CPROF_AGENT_LOCK_BUCKETS];
 	for (size_t i = 0; i < CPROF_AGENT_LOCK_WAYS; i++)
 		if (__atomic_load_n(&entries[i].lock, __ATOMIC_ACQUIRE) == address &&
 		    __atomic_load_n(&entries[i].id, __ATOMIC_RELAXED) == id) {
@@ -399,12 +357,12 @@ double cprof_contention_drain(struct cprof_contention *contention)
 	clean_up(contention);
 	name_new(contention);
 	adapt(contention, full);
-	__atomic_store_n(&contention->config.shared->heartbeat_ns, cprof_now_ns(),
+	__atomic_store_n(&contention->records->shared->heartbeat_ns, cprof_now_ns(),
 			 __ATOMIC_RELAXED);
-	if (contention->config.bounds)
-		cprof_agent_bounds_publish(contention->config.bounds,
-					   cprof_space_target(contention->config.space),
-					   contention->config.shared);
+	if (contention->records->bounds)
+		cprof_agent_bounds_publish(contention->records->bounds,
+					   cprof_space_target(contention->records->space),
+					   contention->records->shared);
 	return full;
 }
 
@@ -449,11 +407,11 @@ static struct cprof_error *describe(struct cprof_contention *contention)
 	return cprof_profile_check(profile);
 }
 
-struct cprof_error *cprof_contention_create(const struct cprof_contention_config *config,
+struct cprof_error *cprof_contention_create(struct cprof_agent_records *records,
 					    struct cprof_contention **result)
 {
 	struct cprof_contention *contention = calloc(1, sizeof(*contention));
-	struct cprof_agent_shared *shared = config->shared;
+	struct cprof_agent_shared *shared = records->shared;
 	struct cprof_error *error;
 
 	*result = NULL;
@@ -464,14 +422,14 @@ struct cprof_error *cprof_contention_create(const struct cprof_contention_config
 		free(contention);
 		return cprof_error_nomem();
 	}
-	contention->config = *config;
+	contention->records = records;
 	contention->started_ns = cprof_now_ns();
 	cprof_agent_ring_init(&contention->ring, &shared->lock_head, &shared->lock_tail,
 			      shared->lock_ring, CPROF_AGENT_LOCK_RING_SIZE);
 	contention->dropped = __atomic_load_n(&shared->lock_dropped, __ATOMIC_RELAXED);
 	contention->full = __atomic_load_n(&shared->lock_full, __ATOMIC_RELAXED);
 	contention->full_weight = __atomic_load_n(&shared->lock_full_weight, __ATOMIC_RELAXED);
-	error = cprof_builder_create(config->modules, config->space, &contention->builder);
+	error = cprof_builder_create(records->modules, records->space, &contention->builder);
 	if (!error)
 		error = describe(contention);
 	if (error) {

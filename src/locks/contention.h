@@ -60,7 +60,7 @@ struct cprof_contention_unlock {
 };
 
 struct cprof_contention {
-	struct cprof_contention_config config;
+	struct cprof_agent_records *records;
 	struct cprof_builder *builder;
 	struct cprof_agent_ring ring;
 	struct cprof_contention_lock *by_address;
@@ -82,10 +82,7 @@ struct cprof_contention {
 	uint64_t checked_ns;
 	uint64_t named_ns;
 	size_t named; /* locks there were then */
-	uint64_t refreshed_ns;
 	bool no_memory;
-	struct cprof_frame frames[CPROF_FRAMES_SAMPLE];
-	uint8_t stack[CPROF_AGENT_STACK_MAX];
 };
 
 enum cprof_contention_marker {

@@ -29,7 +29,7 @@ static int by_delay(const void *a, const void *b)
 /* Looking for symbols takes long: the most important locks come first, others the next time. */
 void cprof_contention_name_locks(struct cprof_contention *contention)
 {
-	const struct cprof_target *target = cprof_space_target(contention->config.space);
+	const struct cprof_target *target = cprof_space_target(contention->records->space);
 	CPROF_AUTO_FREE struct cprof_contention_lock **unnamed =
 		calloc(contention->lock_count + 1, sizeof(struct cprof_contention_lock *));
 	struct cprof_areas *areas = NULL;
@@ -47,7 +47,7 @@ void cprof_contention_name_locks(struct cprof_contention *contention)
 		return;
 	qsort(unnamed, count, sizeof(*unnamed), by_delay);
 	for (size_t i = 0; i < count; i++)
-		if (!cprof_areas_label(areas, contention->config.space, unnamed[i]->address,
+		if (!cprof_areas_label(areas, contention->records->space, unnamed[i]->address,
 				       unnamed[i]->label, sizeof(unnamed[i]->label)))
 			unnamed[i]->label[0] = '\0';
 	cprof_areas_destroy(areas);

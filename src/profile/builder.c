@@ -10,6 +10,11 @@
 
 #define KERNEL_FRAMES 511 /* more than perf ever records */
 
+/* A program whose stacks are endless, or made up, must not fill our memory. */
+#define STACKS_MAX    (512u << 10)
+#define LOCATIONS_MAX (512u << 10)
+#define ITEMS_MAX     (8u << 20)
+
 struct cprof_error *cprof_builder_create(struct cprof_modules *modules, struct cprof_space *space,
 					 struct cprof_builder **result)
 {
@@ -137,7 +142,32 @@ static uint32_t kernel_mapping(struct cprof_builder *builder)
 
 /* --- stacks -------------------------------------------------------------------------------- */
 
-static size_t add_kernel(struct cprof_builder *builder, const void *kernel, size_t count)
+bool cprof_builder_is_full(const struct cprof_builder *builder)
+{
+	const struct cprof_profile *profile = builder->profile;
+
+	return profile->stack_count >= STACKS_MAX || profile->location_count >= LOCATIONS_MAX ||
+	       profile->stack_item_count >= ITEMS_MAX;
+}
+
+static uint32_t overflow(struct cprof_profile *profile)
+{
+	uint32_t marker = cprof_profile_marker(profile, "[too many stacks]");
+
+	return cprof_profile_stack(profile, &marker, 1);
+}
+
+/* False: there is no room for a new one. */
+static bool add_location(struct cprof_builder *builder, size_t at, uint32_t mapping, uint64_t pc)
+{
+	bool full = cprof_builder_is_full(builder);
+
+	builder->locations[at] = full ? cprof_profile_find_location(builder->profile, mapping, pc)
+				      : cprof_profile_location(builder->profile, mapping, pc);
+	return !full || builder->locations[at];
+}
+
+static bool add_kernel(struct cprof_builder *builder, const void *kernel, size_t count)
 {
 	uint32_t mapping = count ? kernel_mapping(builder) : 0;
 
@@ -145,10 +175,10 @@ static size_t add_kernel(struct cprof_builder *builder, const void *kernel, size
 		uint64_t pc;
 
 		memcpy(&pc, (const uint8_t *)kernel + i * sizeof(pc), sizeof(pc));
-		builder->locations[i] =
-			cprof_profile_location(builder->profile, mapping, pc - (i > 0));
+		if (!add_location(builder, i, mapping, pc - (i > 0)))
+			return false;
 	}
-	return count;
+	return true;
 }
 
 uint32_t cprof_builder_stack(struct cprof_builder *builder, const void *kernel, size_t kernel_count,
@@ -156,25 +186,30 @@ uint32_t cprof_builder_stack(struct cprof_builder *builder, const void *kernel, 
 {
 	struct cprof_profile *profile = builder->profile;
 	const char *marker = cprof_end_marker(stack->end);
+	uint32_t id;
 	size_t count;
 
-	kernel_count = CPROF_MIN(kernel_count, (size_t)KERNEL_FRAMES);
-	if (!cprof_grow(&builder->locations, &builder->location_capacity,
-			kernel_count + stack->count + 1, sizeof(*builder->locations))) {
+	count = CPROF_MIN(kernel_count, (size_t)KERNEL_FRAMES);
+	if (!cprof_grow(&builder->locations, &builder->location_capacity, count + stack->count + 1,
+			sizeof(*builder->locations))) {
 		profile->no_memory = true;
 		return 0;
 	}
-	count = add_kernel(builder, kernel, kernel_count);
+	if (!add_kernel(builder, kernel, count))
+		return overflow(profile);
 	for (size_t i = 0; i < stack->count; i++) {
 		const struct cprof_frame *frame = &stack->frames[i];
 		uint32_t mapping = frame->region ? cprof_builder_map(builder, frame->region) : 0;
 
-		builder->locations[count++] =
-			cprof_profile_location(profile, mapping, cprof_frame_lookup_pc(frame));
+		if (!add_location(builder, count++, mapping, cprof_frame_lookup_pc(frame)))
+			return overflow(profile);
 	}
 	if (marker)
 		builder->locations[count++] = cprof_profile_marker(profile, marker);
-	return cprof_profile_stack(profile, builder->locations, count);
+	if (!cprof_builder_is_full(builder))
+		return cprof_profile_stack(profile, builder->locations, count);
+	id = cprof_profile_find_stack(profile, builder->locations, count);
+	return id ? id : overflow(profile);
 }
 
 /* --- forgetting ---------------------------------------------------------------------------- */

@@ -36,6 +36,11 @@ struct cprof_profile_index {
 	size_t label_scratch_capacity;
 };
 
+/* As cprof_profile_location() and cprof_profile_stack(), but for what is not there: 0. */
+uint32_t cprof_profile_find_location(const struct cprof_profile *profile, uint32_t mapping,
+				     uint64_t address);
+uint32_t cprof_profile_find_stack(const struct cprof_profile *profile, const uint32_t *locations,
+				  size_t count);
 /* Takes out samples whose values are all 0. */
 void cprof_profile_drop_zero(struct cprof_profile *profile);
 

@@ -234,25 +234,44 @@ uint32_t cprof_profile_function(struct cprof_profile *profile,
 	return enter(profile, table, hash, &profile->function_count);
 }
 
-uint32_t cprof_profile_location(struct cprof_profile *profile, uint32_t mapping, uint64_t address)
+static uint32_t find_location(const struct cprof_profile *profile, uint32_t mapping,
+			      uint64_t address, uint64_t *hash)
 {
 	const uint64_t key[] = {mapping, address};
-	uint64_t hash = cprof_hash_bytes(key, sizeof(key));
-	struct cprof_table *table = &profile->index->locations;
 
-	for (struct cprof_table_probe p = cprof_table_probe(hash); cprof_table_next(table, &p);) {
+	*hash = cprof_hash_bytes(key, sizeof(key));
+	for (struct cprof_table_probe p = cprof_table_probe(*hash);
+	     cprof_table_next(&profile->index->locations, &p);) {
 		const struct cprof_profile_location *known = &profile->locations[p.id];
 
 		if (known->mapping == mapping && known->address == address)
 			return p.id;
 	}
+	return 0;
+}
+
+uint32_t cprof_profile_find_location(const struct cprof_profile *profile, uint32_t mapping,
+				     uint64_t address)
+{
+	uint64_t hash;
+
+	return find_location(profile, mapping, address, &hash);
+}
+
+uint32_t cprof_profile_location(struct cprof_profile *profile, uint32_t mapping, uint64_t address)
+{
+	uint64_t hash;
+	uint32_t known = find_location(profile, mapping, address, &hash);
+
+	if (known)
+		return known;
 	if (!RESERVE(profile, locations, location_count, 1))
 		return 0;
 	profile->locations[profile->location_count] = (struct cprof_profile_location){
 		.mapping = mapping,
 		.address = address,
 	};
-	return enter(profile, table, hash, &profile->location_count);
+	return enter(profile, &profile->index->locations, hash, &profile->location_count);
 }
 
 void cprof_profile_set_lines(struct cprof_profile *profile, uint32_t location,
@@ -325,20 +344,36 @@ uint32_t cprof_profile_marker(struct cprof_profile *profile, const char *name)
 	return cprof_profile_location_with(profile, 0, 0, &line, 1, false);
 }
 
-uint32_t cprof_profile_stack(struct cprof_profile *profile, const uint32_t *locations, size_t count)
+static uint32_t find_stack(const struct cprof_profile *profile, const uint32_t *locations,
+			   size_t count, uint64_t *hash)
 {
-	uint64_t hash = cprof_hash_bytes(locations, count * sizeof(*locations));
-	struct cprof_table *table = &profile->index->stacks;
-
-	if (!count)
-		return 0;
-	for (struct cprof_table_probe p = cprof_table_probe(hash); cprof_table_next(table, &p);) {
+	*hash = cprof_hash_bytes(locations, count * sizeof(*locations));
+	for (struct cprof_table_probe p = cprof_table_probe(*hash);
+	     cprof_table_next(&profile->index->stacks, &p);) {
 		const struct cprof_profile_span *known = &profile->stacks[p.id];
 
 		if (known->count == count && !memcmp(profile->stack_items + known->first, locations,
 						     count * sizeof(*locations)))
 			return p.id;
 	}
+	return 0;
+}
+
+uint32_t cprof_profile_find_stack(const struct cprof_profile *profile, const uint32_t *locations,
+				  size_t count)
+{
+	uint64_t hash;
+
+	return find_stack(profile, locations, count, &hash);
+}
+
+uint32_t cprof_profile_stack(struct cprof_profile *profile, const uint32_t *locations, size_t count)
+{
+	uint64_t hash;
+	uint32_t known = find_stack(profile, locations, count, &hash);
+
+	if (known || !count)
+		return known;
 	if (!RESERVE(profile, stacks, stack_count, 1) ||
 	    !RESERVE(profile, stack_items, stack_item_count, count))
 		return 0;
@@ -349,7 +384,7 @@ uint32_t cprof_profile_stack(struct cprof_profile *profile, const uint32_t *loca
 		.count = (uint32_t)count,
 	};
 	profile->stack_item_count += count;
-	return enter(profile, table, hash, &profile->stack_count);
+	return enter(profile, &profile->index->stacks, hash, &profile->stack_count);
 }
 
 static int compare_labels(const void *a, const void *b)

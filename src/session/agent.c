@@ -95,36 +95,20 @@ static void count_agent(struct cprof_session *session)
 	stats->slots_patched = CPROF_MAX(stats->slots_patched, patched);
 }
 
-static struct cprof_error *account_heap(struct cprof_session *session)
+static struct cprof_error *create_records(struct cprof_session *session)
 {
-	bool filter = session->config.threads && *session->config.threads;
-	const struct cprof_heap_config config = {
-		.shared = cprof_agent_shared(session->agent),
-		.space = session->space,
-		.modules = session->modules,
-		.unwinder = session->unwinder,
-		.bounds = session->bounds,
-		.wanted = filter ? wanted : NULL,
-		.context = session,
-	};
+	struct cprof_agent_records *records = calloc(1, sizeof(*records));
 
-	return cprof_heap_create(&config, &session->heap);
-}
-
-static struct cprof_error *account_locks(struct cprof_session *session)
-{
-	bool filter = session->config.threads && *session->config.threads;
-	const struct cprof_contention_config config = {
-		.shared = cprof_agent_shared(session->agent),
-		.space = session->space,
-		.modules = session->modules,
-		.unwinder = session->unwinder,
-		.bounds = session->bounds,
-		.wanted = filter ? wanted : NULL,
-		.context = session,
-	};
-
-	return cprof_contention_create(&config, &session->contention);
+	if (!records)
+		return cprof_error_nomem();
+	session->records = records;
+	records->shared = cprof_agent_shared(session->agent);
+	records->space = session->space;
+	records->modules = session->modules;
+	records->unwinder = session->unwinder;
+	records->wanted = session->config.threads && *session->config.threads ? wanted : NULL;
+	records->context = session;
+	return cprof_agent_bounds_create(&records->bounds);
 }
 
 /* Begins to account what is hooked and not accounted yet. */
@@ -132,8 +116,8 @@ static struct cprof_error *account(struct cprof_session *session)
 {
 	unsigned kinds = session->config.kinds;
 
-	if (!session->bounds) {
-		CPROF_TRY(cprof_agent_bounds_create(&session->bounds));
+	if (!session->records) {
+		CPROF_TRY(create_records(session));
 		session->agent_started_ns = cprof_now_ns();
 		if (!session->stats.agent_name[0][0])
 			read_name(session, session->stats.agent_name[0]);
@@ -141,8 +125,10 @@ static struct cprof_error *account(struct cprof_session *session)
 	}
 	count_agent(session);
 	if (kinds & CPROF_KIND_HEAP && !session->heap)
-		CPROF_TRY(account_heap(session));
-	return kinds & CPROF_KIND_MUTEX && !session->contention ? account_locks(session) : NULL;
+		CPROF_TRY(cprof_heap_create(session->records, TICK_NS, &session->heap));
+	if (kinds & CPROF_KIND_MUTEX && !session->contention)
+		CPROF_TRY(cprof_contention_create(session->records, &session->contention));
+	return NULL;
 }
 
 struct cprof_error *cprof_session_agent_start(struct cprof_session *session)
@@ -320,6 +306,8 @@ void cprof_session_agent_finish(struct cprof_session *session)
 	}
 	if (session->agent && !session->stats.agent_ended) {
 		drain_all(session);
+		if (session->heap)
+			cprof_heap_scan(session->heap);
 		cprof_session_agent_count(session);
 		if (!cprof_target_alive(session->target))
 			compare_names(session);

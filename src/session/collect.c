@@ -199,8 +199,8 @@ static void on_sample(struct cprof_session *session, const struct cprof_perf_rec
 
 static void flush_unwinder(struct cprof_session *session)
 {
-	if (session->heap) /* its unwinder is ours, as is that of contention */
-		cprof_heap_flush(session->heap);
+	if (session->records) /* its unwinder is ours */
+		cprof_agent_records_flush(session->records);
 	else if (session->unwinder->ops->flush)
 		session->unwinder->ops->flush(session->unwinder);
 }

@@ -63,7 +63,7 @@ struct cprof_session {
 
 	/* With HEAP or MUTEX; these under both locks but for reading. */
 	struct cprof_agent *agent;
-	struct cprof_agent_bounds *bounds;
+	struct cprof_agent_records *records; /* of the agent; NULL: never hooked */
 	struct cprof_heap *heap;             /* with HEAP */
 	struct cprof_contention *contention; /* with MUTEX */
 	uint64_t agent_started_ns;

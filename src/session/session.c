@@ -220,7 +220,9 @@ void cprof_session_destroy(struct cprof_session *session)
 	cprof_session_live_destroy(session);
 	cprof_heap_destroy(session->heap);
 	cprof_contention_destroy(session->contention);
-	cprof_agent_bounds_destroy(session->bounds);
+	if (session->records)
+		cprof_agent_bounds_destroy(session->records->bounds);
+	free(session->records);
 	cprof_agent_destroy(session->agent);
 	cprof_perf_destroy(session->perf);
 	cprof_perf_destroy(session->switches);

@@ -76,19 +76,13 @@ static void run(struct sim *sim, struct cprof_contention *contention, enum comma
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct cprof_reader reader = cprof_reader_of(data, size);
-	struct cprof_contention_config config;
 	struct cprof_contention *contention;
 	struct sim sim;
 
 	sim_init(&sim, 4096);
 	for (unsigned i = 0; i < 16; i++)
 		sim_rule(&sim, SIM_TEXT + 0x1000 + 16 * i, sim_frame(8 + 8 * (int32_t)i));
-	config = (struct cprof_contention_config){.shared = sim.shared,
-						  .space = sim.space,
-						  .modules = sim.modules,
-						  .unwinder = sim.unwinder,
-						  .bounds = sim.bounds};
-	SIM_ABORT(cprof_contention_create(&config, &contention));
+	SIM_ABORT(cprof_contention_create(sim_records(&sim), &contention));
 	while (cprof_reader_left(&reader) && !reader.bad) {
 		uint8_t what = cprof_reader_u8(&reader);
 		uint8_t where = cprof_reader_u8(&reader);

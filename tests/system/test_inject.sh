@@ -137,6 +137,19 @@ check "no address space: clean" is_clean
 prlimit --pid "$churn" --fsize=1000000: 2>/dev/null
 end_churn "limits"
 
+# --- among others that never rest ---
+# What has just been born can wait for seconds here, even for those that only take idle time.
+start_churn 2
+for cpu in $(seq 0 $(($(nproc) - 1))); do
+	chrt -i 0 taskset -c "$cpu" sh -c 'while :; do :; done' &
+	pids+=($!)
+	others="${others:-} $!"
+done
+check "beside busy others" timeout 60 "$inject" "$churn" 60
+# shellcheck disable=SC2086
+kill $others
+end_churn "beside busy others"
+
 # --- the target is killed ---
 for point in stopped memfd mapped running "done"; do
 	start_churn 2

@@ -31,6 +31,7 @@ struct sim {
 	struct cprof_space *space;
 	struct cprof_unwinder *unwinder;
 	struct cprof_agent_bounds *bounds;
+	struct cprof_agent_records records;
 	struct cprof_heap *heap;
 };
 
@@ -73,16 +74,20 @@ static inline void sim_init(struct sim *sim, uint64_t rate)
 	sim_rule(sim, SIM_END, (struct cprof_rule){.kind = CPROF_RULE_END});
 }
 
+static inline struct cprof_agent_records *sim_records(struct sim *sim)
+{
+	sim->records.shared = sim->shared;
+	sim->records.space = sim->space;
+	sim->records.modules = sim->modules;
+	sim->records.unwinder = sim->unwinder;
+	sim->records.bounds = sim->bounds;
+	return &sim->records;
+}
+
 static inline void sim_start(struct sim *sim, bool (*wanted)(void *, pid_t))
 {
-	struct cprof_heap_config config = {.shared = sim->shared,
-					   .space = sim->space,
-					   .modules = sim->modules,
-					   .unwinder = sim->unwinder,
-					   .bounds = sim->bounds,
-					   .wanted = wanted};
-
-	SIM_ABORT(cprof_heap_create(&config, &sim->heap));
+	sim->records.wanted = wanted;
+	SIM_ABORT(cprof_heap_create(sim_records(sim), 0, &sim->heap));
 }
 
 static inline void sim_deinit(struct sim *sim)

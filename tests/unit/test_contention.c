@@ -28,15 +28,10 @@ static struct cprof_profile *profile;
 static int start(void **state)
 {
 	struct world *world = calloc(1, sizeof(*world));
-	struct cprof_contention_config config;
 
 	sim_init(&world->sim, 1u << 20);
 	world->sim.shared->lock_rates[0].every = 1;
-	config = (struct cprof_contention_config){.shared = world->sim.shared,
-						  .space = world->sim.space,
-						  .modules = world->sim.modules,
-						  .unwinder = world->sim.unwinder};
-	assert_null(cprof_contention_create(&config, &world->contention));
+	assert_null(cprof_contention_create(sim_records(&world->sim), &world->contention));
 	world->began_ns = cprof_now_ns();
 	*state = world;
 	return 0;

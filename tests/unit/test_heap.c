@@ -110,7 +110,8 @@ static void test_seen(void **state)
 	sim_put_seen(sim, sim_seen(sim, &cut)->stack, 0x3000, 30);
 	sim_free(sim, 0x2000);
 	/* what was compared before, and is written afterwards, still holds */
-	cprof_heap_flush(sim->heap);
+	cprof_agent_records_flush(&sim->records);
+	cprof_heap_drain(sim->heap);
 	assert_null(sim_seen(sim, &b));
 	sim_put_seen(sim, stack, 0x2010, 40);
 	cprof_heap_drain(sim->heap);

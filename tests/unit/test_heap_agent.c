@@ -240,7 +240,7 @@ static void *see(void *argument)
 
 	assert_true(learnt(seen));
 	/* an address space that has changed: all is looked at again */
-	cprof_heap_flush(seen->hooked->sim.heap);
+	cprof_agent_records_flush(&seen->hooked->sim.records);
 	seen->rounds++;
 	assert_true(both_sides(seen->hooked) >= 2);
 	assert_true(learnt(seen));

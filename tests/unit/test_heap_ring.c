@@ -166,7 +166,7 @@ static void test_memo_flush(void **state)
 	sim_stack(sim, &a, 0, 20);
 	expect_frames(sim, 0x1000, &a, 22);
 	sim_rule(sim, a.regs.pc, sim_frame(64));
-	cprof_heap_flush(sim->heap);
+	cprof_agent_records_flush(&sim->records);
 	expect_frames(sim, 0x1010, &a, 21);
 }
 
