@@ -48,6 +48,13 @@ struct cprof_agent {
 	size_t held_capacity;
 };
 
+static struct cprof_error *gone(const struct cprof_agent *agent)
+{
+	return cprof_error_create(CPROF_NO_PROCESS, NULL,
+				  "pid %d: ended, or became another program",
+				  (int)cprof_target_info(agent->target)->pid);
+}
+
 /* --- orders --------------------------------------------------------------------------------- */
 
 /* Config first: a hook must find its original from the first call on. */
@@ -340,6 +347,11 @@ static struct cprof_error *plant(struct cprof_agent *agent,
 	if (error) {
 		if (agent->remote->tid)
 			undo(agent);
+		/* Whatever it looked like. */
+		if (!cprof_target_alive(agent->target)) {
+			cprof_error_destroy(error);
+			error = gone(agent);
+		}
 		return error;
 	}
 	agent->stats.attach_stops = agent->remote->stops;
@@ -444,13 +456,6 @@ static bool has_memory(const struct cprof_agent *agent)
 
 	cprof_error_destroy(cprof_target_maps(agent->target, stop_looking, &some));
 	return some;
-}
-
-static struct cprof_error *gone(const struct cprof_agent *agent)
-{
-	return cprof_error_create(CPROF_NO_PROCESS, NULL,
-				  "pid %d: ended, or became another program",
-				  (int)cprof_target_info(agent->target)->pid);
 }
 
 static bool verify_is_due(struct cprof_agent *agent, uint64_t now)
