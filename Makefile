@@ -135,6 +135,10 @@ torture: all workloads $(TOOLS)
 demo: all $(O)/workloads/service
 	@O=$(abspath $(O)) tests/demo.sh
 
+# The pictures of the README, anew.
+screens: all workloads
+	@O=$(abspath $(O)) tests/screens.py man
+
 # --- fuzzing -----------------------------------------------------------------------------------
 FUZZ_SECONDS ?= 60
 FUZZERS  := $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -210,11 +214,11 @@ clean:
 help:
 	@echo 'make              build $(O)/cprof-attach (O=DIR, V=1, SAN=address,undefined, SAN=thread)'
 	@echo 'make setup        install the packages the build needs; setup-check: the tests too'
-	@echo 'make demo         profile a small sample service'
+	@echo 'make demo         profile a small sample service; screens: the pictures of the README'
 	@echo 'make check        all tests; make unit builds the unit tests only'
 	@echo 'make torture      long runs: no call of a target may change while it is stopped again and again'
 	@echo 'make bench        measurements against peers; make fuzz FUZZ_SECONDS=60; make lint'
 	@echo 'make install      PREFIX=/usr/local DESTDIR=; uninstall; clean'
 
-.PHONY: all unit workloads check bench torture demo fuzz fuzz-library lint install uninstall setup setup-check clean help FORCE
+.PHONY: all unit workloads check bench torture demo screens fuzz fuzz-library lint install uninstall setup setup-check clean help FORCE
 -include $(OBJECTS:.o=.d) $(AGENT:.o=.d) $(O)/src/cli/main.d $(UNIT:=.d) $(TOOLS:=.d)
