@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Runs unit test programs (cmocka) and system test scripts; ends on "N passed, N failed".
 # A script counts by its last line "RESULT passed failed skipped" (tests/system/lib.sh), without
-# one by its exit status (77: skipped).
+# one by its exit status (77: skipped). What says "Runs beside others" near its top runs two at a
+# time, before the rest: nothing in it depends on how fast it is.
 set -u
 cd "$(dirname "$0")/.." || exit
 limit=${TEST_SECONDS:-120}
 logs=$O/logs
 mkdir -p "$logs"
 passed=0 failed=0 skipped=0 again=0
+
+log_of() { echo "$logs/$(basename "$(dirname "$1")")-$(basename "$1" .sh).log"; }
 
 count() { # NAME PATTERN: the number cmocka printed
 	sed -n "s/.*\[ *$2 *\] \([0-9]*\) test(s).*/\1/p" "$1" | tail -n 1
@@ -36,11 +39,31 @@ show() { # LOG
 	tail -n 25 "$1" | sed 's/^/        /'
 }
 
+if [ "${1:-}" = --beside ]; then
+	log=$(log_of "$2")
+	run "$2" "$log"
+	echo "$ok $bad $left $status $SECONDS" >"$log.result"
+	exit 0
+fi
+
+source_of() { # TEST
+	case $1 in *.sh) echo "$1" ;; *) echo "tests/unit/$(basename "$1").c" ;; esac
+}
+rm -f "$logs"/*.result
+for test in "$@"; do
+	head -n 8 "$(source_of "$test")" | grep -q 'Runs beside others' && printf '%s\0' "$test"
+done | xargs -0 -r -n 1 -P 2 tests/run.sh --beside
+
 for test in "$@"; do
 	name=$(basename "$test" .sh)
-	log=$logs/$(basename "$(dirname "$test")")-$name.log
+	log=$(log_of "$test")
 	begin=$SECONDS
-	run "$test" "$log"
+	if [ -e "$log.result" ]; then
+		read -r ok bad left status seconds <"$log.result"
+		begin=$((SECONDS - seconds))
+	else
+		run "$test" "$log"
+	fi
 	# Tests on live processes compare counts with CPU time and wait for others; where something
 	# else took the machine for a moment they run once more. A fault fails both times; one that
 	# fails now and then is told.

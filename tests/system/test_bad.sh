@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # What goes wrong: one line, the right status, nothing half written, the target unharmed.
+# Runs beside others.
 . "$(dirname "$0")/lib.sh"
 left_nothing() { # DIR
 	check "nothing is left in $1" test -z "$(ls -A "$1")"

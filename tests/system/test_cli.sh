@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The command line: usage errors, statuses, help, file names, durations.
+# Runs beside others.
 . "$(dirname "$0")/lib.sh"
 
 # Help and version

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Man page, README and completions name every option of the table (which --help prints), and no
 # other; the man page and the completions are well formed.
+# Runs beside others.
 . "$(dirname "$0")/lib.sh"
 root=$tests/..
 man=$root/man/cprof-attach.1

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Hostile files mapped by the target: one profile each, status 0, bounded memory and time, no escape
 # reaches a terminal; the target goes on.
+# Runs beside others.
 . "$(dirname "$0")/lib.sh"
 
 cat >spin.cc <<'END'

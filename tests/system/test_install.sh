@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # `make install` and `make uninstall` into a directory of their own.
+# Runs beside others.
 . "$(dirname "$0")/lib.sh"
 cd "$tests/.." || exit
 to=$work/to

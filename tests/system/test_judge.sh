@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Real stacks unwound twice, by our rules and by libunwind, and compared frame by frame.
+# Runs beside others.
 . "$(dirname "$0")/lib.sh"
 
 wanted=1000 seconds=8

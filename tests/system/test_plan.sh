@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What would be patched, in programs linked in every way, against readelf, the process's memory and
 # its own dlsym.
+# Runs beside others.
 . "$(dirname "$0")/lib.sh"
 plan=$O/tools/plan
 source=$tests/workloads/slots.c

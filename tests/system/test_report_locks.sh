@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # `report locks` on files: of our own making, of Go's, hostile ones, and of what is no such profile.
+# Runs beside others.
 . "$(dirname "$0")/lib.sh"
 
 # Writes a mutex profile by the wire format: lock, contentions, delay, functions innermost first.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # `report top`, `tree`, `peek`, `list` and `traces` against `go tool pprof`, to the letter: on the files given, else on profiles
 # that a Go program and we have taken.
+# Runs beside others.
 files=()
 for file in "$@"; do files+=("$(realpath "$file")"); done
 . "$(dirname "$0")/lib.sh"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The live view without a terminal: on saved files and on processes. What is on the screen is what
 # `w` writes; leaving takes everything out again.
+# Runs beside others.
 . "$(dirname "$0")/lib.sh"
 export LC_ALL=C.UTF-8 TZ=UTC
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Off-CPU accounting on records made by hand: known waits come out exactly, missing records invent
  * nothing, thinned stacks are unbiased, and names say what is waited for.
  */

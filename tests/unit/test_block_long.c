@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Off-CPU accounting for days: threads that come and go are folded into one without a change of the
  * sums, memory is bounded; what is new since earlier rows.
  */

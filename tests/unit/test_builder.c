@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Frames to a profile, its copies, and names that come back: on this very process.
  */
 #include <cprof/builder.h>

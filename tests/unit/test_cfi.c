@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Rules compiled from CFI that the assembler wrote into this very program, and from the shape of
  * code that has none.
  */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * The words of the command line, and the tables of options.
  */
 #include "../../src/cli/private.h"

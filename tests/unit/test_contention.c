@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Contention accounted from records written by hand: who is charged with what, what is not known,
  * and records that make no sense.
  */

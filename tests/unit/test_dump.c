@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Reports of made-up thread dumps.
  */
 #include <cprof/report.h>

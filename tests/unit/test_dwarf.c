@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Functions, inlined functions and lines, judged by addr2line at every few bytes of code, for
  * several compilers, DWARF versions and ways of keeping debug information.
  */

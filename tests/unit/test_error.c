@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * Runs beside others.
+ */
 #include <cprof/error.h>
 #include <errno.h>
 #include <setjmp.h>

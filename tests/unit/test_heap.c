@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Heap accounting over a simulated agent: sums, invariants, estimates.
  */
 #include "heap_world.h"

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * The reader of the agent's ring: stacks that are remembered, records that make no sense.
  */
 #include "../../src/heap/private.h"

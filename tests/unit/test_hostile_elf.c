@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Damaged and hostile files: whatever is in them, opening and naming end, soon, and without a
  * crash.
  */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Opening, identity, load bias and bytes of images, on programs linked in different ways; files
  * that shrink while they are mapped.
  */

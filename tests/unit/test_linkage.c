@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Imports and exports of programs and libraries linked in different ways, against what readelf
  * says; without section headers; damaged.
  */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * A function line by line and instruction by instruction, on a compiled sample: inlined code,
  * files that are not what they should be, names that lie.
  */

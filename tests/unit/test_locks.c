@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Layouts of locks, on locks made up in this very process; the search for circles on made-up
  * graphs.
  */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * What memtrace knows: names of functions and modules, files of procfs and the cgroup tree.
  */
 #include "../../src/memtrace/private.h"

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * What a batch of names looks like: inlined chains, flags, demangling, shared strings.
  */
 #include "sample.h"

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * Runs beside others.
+ */
 #include <cprof/outfile.h>
 #include <cprof/util.h>
 #include <dirent.h>

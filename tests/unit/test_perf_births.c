@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Births of live threads, both ways: of each a FORK record and then the sample of its creator, with
  * its stack; none of children that are no threads.
  */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * The record decoder on bytes laid out by hand, on every truncation of them and on noise.
  */
 #include <asm/perf_regs.h>

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * What the plan makes of a slot that changes: this process plans itself, and writes its own slots.
  */
 #include "../../attach/agentparts.h"

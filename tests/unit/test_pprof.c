@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * Runs beside others.
+ */
 #include "profile.pb-c.h"
 #include <cprof/pprof.h>
 #include <cprof/util.h>

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * Runs beside others.
+ */
 #include <cprof/profile.h>
 #include <cprof/source.h>
 #include <cprof/util.h>

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Reports on made-up profiles: fixed ones against text known to be right, random ones against
  * `go tool pprof`, where it is installed.
  */

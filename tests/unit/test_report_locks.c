@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * The report on locks, of profiles made up here: our own, whose comments tell more, others', and
  * those with names and comments that are out to deceive.
  */

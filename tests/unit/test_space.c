@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Address spaces and mapped files of a real process: a child maps, unmaps and maps over on command,
  * with libraries made for it.
  */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Names from symbol tables alone: aliases, extents, stripped files, minidebuginfo, perf maps,
  * kallsyms.
  */

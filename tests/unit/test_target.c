@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * What is said of a process that ends while it is looked at, and at limits of our own.
  */
 #include <cprof/target.h>

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * Runs beside others.
+ */
 #include <cprof/util.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Unwinding on byte arrays: synthetic stacks and rules, no process.
  */
 #include <cprof/unwind.h>

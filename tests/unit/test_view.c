@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * The parts of the live view that need no source: cells, names that are cut, keys, and what a
  * profile is made into.
  */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * Every screen of the live view on a made-up process, against pictures in tests/golden/view. With
  * CPROF_GOLDEN=update in the environment the pictures are written anew, to be looked at.
  */

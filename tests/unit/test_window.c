@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
+ * Runs beside others.
+ *
  * The last seconds: sums by slices, what falls out of them, threads that come and go, and that what
  * is kept is bounded; and picking some samples of a profile.
  */
