@@ -202,14 +202,25 @@ struct draft {
 	uint32_t tid;
 };
 
+/* On a thread's own stack its control block lies above all frames; elsewhere it is far. */
+static uint64_t below_control(const struct call *call)
+{
+	return (call->thread_pointer - call->sp) & ~7ull;
+}
+
 static struct draft draft_of(const struct call *call, struct ring ring)
 {
 	struct draft draft = {.ring = ring, .tid = tid_of(call, true)};
+	uint64_t above = below_control(call);
 	uint64_t most = SHARED->stack_max & ~7u;
 
 	if (most > CPROF_AGENT_STACK_MAX)
 		most = CPROF_AGENT_STACK_MAX;
+	if (most > above)
+		most = above;
 	draft.known = known_stack(call, draft.tid);
+	if (draft.known > above)
+		draft.known = above;
 	draft.room = draft.known && draft.known < most ? draft.known : most;
 	return draft;
 }
@@ -230,7 +241,8 @@ static bool draft_begin(struct draft *draft, const struct call *call, bool wait,
 	else
 		length = read_stack(call, draft->tid, record + 1, length);
 	record->stack_length = (uint32_t)length;
-	record->cut = known ? known > length : length == draft->room;
+	record->cut =
+		known ? known > length : length == draft->room && length < below_control(call);
 	draft->record = record;
 	return true;
 }
