@@ -59,12 +59,48 @@ void cprof_agent_shorten(uint8_t *text, const struct cprof_agent_config *config,
 
 /* --- agent.c -------------------------------------------------------------------------------- */
 
+struct cprof_agent {
+	struct cprof_target *target;
+	struct cprof_remote *remote;
+	struct cprof_plan *plan;
+	struct cprof_place place;
+	struct cprof_agent_shared *shared; /* ours of the memfd */
+	struct cprof_agent_config *config;
+	int memfd;
+	struct cprof_agent_stats stats;
+	unsigned kinds; /* enum cprof_agent_kind */
+	uint32_t lock_every;
+	uint64_t patched_ns;
+	uint64_t updated_ns;
+	unsigned verified; /* of verify_after_ns */
+	bool detached;
+	pid_t *held; /* threads that ever were */
+	size_t held_capacity;
+};
+
+struct cprof_error *cprof_agent_gone(const struct cprof_agent *agent);
+/* What came of the orders. */
+void cprof_agent_take_states(struct cprof_agent *agent);
+void cprof_agent_note_modules(struct cprof_agent *agent);
+/* Of the remote call that was just made. */
+void cprof_agent_note_stops(struct cprof_agent *agent);
+/* How many waits are timed, 0: it is chosen. */
+void cprof_agent_set_locks(struct cprof_agent_shared *shared, uint32_t every);
+
 /* How a remote call is run: by a tracer of its own, or by one that holds the target already. */
 typedef struct cprof_error *cprof_agent_run(void *context, const struct cprof_target *target,
 					    struct cprof_remote *remote);
+/* `remote` is taken over. */
 struct cprof_error *cprof_agent_plant(struct cprof_target *target,
 				      const struct cprof_agent_options *options,
 				      struct cprof_remote *remote, cprof_agent_run *run,
 				      void *context, struct cprof_agent **agent);
+
+/* --- plant.c -------------------------------------------------------------------------------- */
+
+/* Plants, again where the target was in the way by chance; after an error nothing is left. */
+struct cprof_error *cprof_plant(struct cprof_agent *agent,
+				const struct cprof_agent_options *options, cprof_agent_run *run,
+				void *context);
 
 #endif

@@ -76,7 +76,6 @@ bool cprof_arch_is_restarted(uint64_t number)
 	case SYS_pselect6:
 	case SYS_nanosleep:
 	case SYS_clock_nanosleep:
-	case SYS_restart_syscall:
 	case SYS_pause:
 	case SYS_rt_sigsuspend:
 		return true;
