@@ -124,6 +124,36 @@ static void test_stacks(void **state)
 	assert_null(cprof_profile_check(profile));
 }
 
+/* Stacks without end: those that are known stay, all others become one, and no room is taken. */
+static void test_too_many(void **state)
+{
+	struct fixture *f = *state;
+	struct cprof_profile *profile = cprof_builder_profile(f->builder);
+	uint32_t known = add_stack(f, CPROF_END_COMPLETE);
+	struct cprof_frame frame = {.exact = true};
+	struct cprof_stack stack = {.frames = &frame, .capacity = 1, .count = 1};
+	uint32_t id = 0;
+	size_t locations;
+
+	for (uint64_t i = 1; !cprof_builder_is_full(f->builder); i++) {
+		frame.pc = 0x1000 + i;
+		id = cprof_builder_stack(f->builder, NULL, 0, &stack);
+		assert_true(i < 10000000);
+	}
+	assert_int_equal(cprof_builder_stack(f->builder, NULL, 0, &stack), id);
+	assert_int_equal(add_stack(f, CPROF_END_COMPLETE), known);
+	frame.pc++;
+	id = cprof_builder_stack(f->builder, NULL, 0, &stack);
+	assert_string_equal(name_of(profile, id, 0), "[too many stacks]");
+	locations = profile->location_count;
+	for (int i = 0; i < 1000; i++) {
+		frame.pc++;
+		assert_int_equal(cprof_builder_stack(f->builder, NULL, 0, &stack), id);
+	}
+	assert_int_equal(profile->location_count, locations);
+	assert_null(cprof_profile_check(profile));
+}
+
 static void test_names(void **state)
 {
 	struct fixture *f = *state;
@@ -211,6 +241,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_stacks, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_too_many, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_names, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_clone, setup, teardown),
 	};
