@@ -34,24 +34,17 @@ static void run(struct sim *sim, struct cprof_contention *contention, enum comma
 	struct cprof_agent_shared *shared = sim->shared;
 	uint64_t *const counters[] = {&shared->lock_head, &shared->lock_tail, &shared->lock_dropped,
 				      &shared->lock_full};
-	uint64_t head = shared->lock_head & ~7ull;
-	uint32_t at = head % CPROF_AGENT_LOCK_RING_SIZE;
+	const struct sim_ring ring = {&shared->lock_head, shared->lock_ring,
+				      sizeof(shared->lock_ring)};
 	uint32_t word = 0;
 
 	memcpy(&word, bytes, CPROF_MIN(length, sizeof(word)));
 	switch (command) {
 	case RING:
-		at += 8u + 8u * where;
-		if (at < CPROF_AGENT_LOCK_RING_SIZE)
-			memcpy(shared->lock_ring + at, bytes,
-			       CPROF_MIN(length, CPROF_AGENT_LOCK_RING_SIZE - (size_t)at));
+		sim_scribble(&ring, 8u + 8u * where, bytes, length);
 		break;
-	case STAMP: /* finishes a record of so many bytes */
-		memcpy(shared->lock_ring + at, &word, sizeof(word));
-		word = (uint32_t)head | where % 4;
-		memcpy(shared->lock_ring + at + 4, &word, sizeof(word));
-		memcpy(&word, shared->lock_ring + at, sizeof(word));
-		shared->lock_head = head + word;
+	case STAMP:
+		sim_finish(&ring, word, where);
 		break;
 	case WAITS:
 		memcpy((uint8_t *)shared->lock_waits[where], bytes, length);

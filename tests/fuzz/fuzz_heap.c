@@ -45,28 +45,19 @@ static void run(struct sim *sim, enum command command, uint8_t where, const void
 		size_t length)
 {
 	struct cprof_agent_shared *shared = sim->shared;
-	uint64_t head = shared->head & ~7ull;
-	uint32_t at = head % CPROF_AGENT_RING_SIZE;
+	const struct sim_ring ring = {&shared->head, shared->ring, sizeof(shared->ring)};
 	uint32_t word = 0;
 
 	memcpy(&word, bytes, CPROF_MIN(length, sizeof(word)));
 	switch (command) {
-	case RING: /* behind the head */
-		memcpy(shared->ring + at + 8, bytes,
-		       CPROF_MIN(length, CPROF_AGENT_RING_SIZE - (size_t)at - 8));
+	case RING:
+		sim_scribble(&ring, 8, bytes, length);
 		break;
-	case LAST: /* further behind it */
-		at += 8u * where;
-		if (at < CPROF_AGENT_RING_SIZE)
-			memcpy(shared->ring + at, bytes,
-			       CPROF_MIN(length, CPROF_AGENT_RING_SIZE - (size_t)at));
+	case LAST:
+		sim_scribble(&ring, 8u * where, bytes, length);
 		break;
-	case STAMP: /* finishes a record of so many bytes */
-		memcpy(shared->ring + at, &word, sizeof(word));
-		word = (uint32_t)head | where % 4;
-		memcpy(shared->ring + at + 4, &word, sizeof(word));
-		memcpy(&word, shared->ring + at, sizeof(word));
-		shared->head = head + word;
+	case STAMP:
+		sim_finish(&ring, word, where);
 		break;
 	case TABLE:
 		memcpy((uint8_t *)&shared->table[where % 2], bytes, length);

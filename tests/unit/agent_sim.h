@@ -90,6 +90,33 @@ static inline void sim_start(struct sim *sim, bool (*wanted)(void *, pid_t))
 	SIM_ABORT(cprof_heap_create(sim_records(sim), 0, &sim->heap));
 }
 
+/* What a hostile target may write into a ring. */
+struct sim_ring {
+	uint64_t *head;
+	uint8_t *bytes;
+	size_t size;
+};
+
+/* Bytes at so many behind the head. */
+static inline void sim_scribble(const struct sim_ring *ring, uint32_t offset, const void *bytes,
+				size_t length)
+{
+	size_t at = (*ring->head & ~7ull) % ring->size + offset;
+
+	if (at < ring->size)
+		memcpy(ring->bytes + at, bytes, CPROF_MIN(length, ring->size - at));
+}
+
+/* Finishes a record of so many bytes, or says something like it. */
+static inline void sim_finish(const struct sim_ring *ring, uint32_t length, unsigned state)
+{
+	uint64_t head = *ring->head & ~7ull;
+	uint32_t stamp[2] = {length, (uint32_t)head | (state & 3)};
+
+	memcpy(ring->bytes + head % ring->size, stamp, sizeof(stamp));
+	*ring->head = head + length;
+}
+
 static inline void sim_deinit(struct sim *sim)
 {
 	cprof_heap_destroy(sim->heap);
