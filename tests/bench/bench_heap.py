@@ -165,21 +165,22 @@ def redis_state(pid):
 
 
 def bench_redis():
-    """CPU per operation, hooked and not, in turns."""
+    """CPU per operation, hooked and not, in turns; one command only, or its phases would tell."""
     ratios, target, profiler = [], 0, 0
-    with Redis() as pid:
-        for turn in range(16):
+    with Redis("-t", "set", "-r", "100000", "-d", "200") as pid:
+        time.sleep(2)
+        for turn in range(40):
             costs = {}
             for hooked in ((True, False) if turn % 2 else (False, True)):
                 child = None
                 if hooked:
                     stats = f"{WORK}/redis.json"
                     child = subprocess.Popen([CPROF, "record", "-q", "-p", pid, "-e", "heap",
-                                              "-d", "2.6", "-o", f"{WORK}/redis.pb.gz",
+                                              "-d", "1.6", "-o", f"{WORK}/redis.pb.gz",
                                               "--stats", stats])
                 time.sleep(0.3)
                 cpu, operations = redis_state(pid)
-                time.sleep(2)
+                time.sleep(1)
                 cpu2, operations2 = redis_state(pid)
                 costs[hooked] = (cpu2 - cpu) / (operations2 - operations)
                 if child:

@@ -36,12 +36,13 @@ class Running:
 
 
 class Redis(Running):
-    """redis-server under redis-benchmark."""
+    """redis-server under redis-benchmark: several commands in turns, or one kind all the time."""
 
-    def __init__(self):
+    def __init__(self, *load):
         super().__init__("redis-server", "--port", PORT, "--save", "", "--dir", WORK)
         self.load = subprocess.Popen(
-            ["redis-benchmark", "-p", PORT, "-q", "-l", "-t", "set,get,lpush,lrange_100"],
+            ["redis-benchmark", "-p", PORT, "-q", "-l",
+             *(load or ("-t", "set,get,lpush,lrange_100"))],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(1)
 
