@@ -128,6 +128,15 @@ bool cprof_contention_rows_subtract(struct cprof_contention_rows *rows,
 
 		take_away(&earlier, &part, &rows->rows[i].count, &rows->rows[i].delay_ns);
 	}
+	/* Locks keep their numbers. Which wait was the longest is only known of all. */
+	for (size_t i = 0; i < CPROF_MIN(rows->lock_count, before->lock_count); i++) {
+		struct cprof_contention_lock *lock = &rows->locks[i];
+
+		lock->count = CPROF_MAX(lock->count - before->locks[i].count, 0.0);
+		lock->delay_ns = CPROF_MAX(lock->delay_ns - before->locks[i].delay_ns, 0.0);
+		if ((double)lock->longest_ns > lock->delay_ns)
+			lock->longest_ns = (uint64_t)lock->delay_ns;
+	}
 	free(earlier.slots);
 	return true;
 }

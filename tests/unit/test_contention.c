@@ -114,6 +114,8 @@ static void put_got(struct world *world, uint64_t id, uint64_t lock, uint64_t de
 
 /* --- what comes of them -------------------------------------------------------------------- */
 
+static struct cprof_contention_rows *earlier; /* what the next profile is since, NULL: all */
+
 static void take_profile(struct world *world, enum cprof_contention_side side)
 {
 	struct cprof_contention_rows *rows;
@@ -122,6 +124,8 @@ static void take_profile(struct world *world, enum cprof_contention_side side)
 
 	cprof_contention_drain(world->contention);
 	assert_null(cprof_contention_rows(world->contention, cprof_now_ns(), &rows));
+	if (earlier)
+		assert_true(cprof_contention_rows_subtract(rows, earlier));
 	assert_null(cprof_builder_copy(cprof_contention_builder(world->contention), &naming));
 	assert_null(cprof_naming_run(naming, 0, &unnamed));
 	assert_null(cprof_contention_fill(rows, side, cprof_naming_profile(naming)));
@@ -193,6 +197,38 @@ static void both_sides_have_the_same_sums(void **state)
 	expect(0, NULL, LOCK_A, 1, 12);
 	expect(1, NULL, LOCK_A, 4, 4 * 14);
 	assert_int_equal(profile->sample_count, 2);
+}
+
+static bool has_comment(const char *text)
+{
+	for (size_t i = 0; i < profile->comment_count; i++)
+		if (strstr(profile->strings[profile->comments[i]], text))
+			return true;
+	return false;
+}
+
+/* What is shown of the last seconds is of these seconds only, comments included. */
+static void a_window_has_its_own_sums(void **state)
+{
+	struct world *world = *state;
+
+	put_wait(world, 0, 1, LOCK_A, 1);
+	put_unlock(world, 2, 3, LOCK_A, 10);
+	put_got(world, 1, LOCK_A, 12, 2, 3);
+	put_wait(world, 0, 4, LOCK_B, 1);
+	put_got(world, 4, LOCK_B, 50, 50, 0);
+	cprof_contention_drain(world->contention);
+	assert_null(cprof_contention_mark(world->contention, cprof_now_ns(), &earlier));
+	put_wait(world, 1, 5, LOCK_A, 2);
+	put_unlock(world, 2, 6, LOCK_A, 2 * 3);
+	put_got(world, 5, LOCK_A, 4, 1, 6);
+	take_profile(world, CPROF_CONTENTION_HOLDER);
+	expect(2, NULL, LOCK_A, 2, 2 * 4);
+	assert_true(has_comment("contentions 2, delay 8 ns, longest 8 ns"));
+	assert_false(has_comment("delay 50 ns"));
+	assert_false(has_comment("delay 20 ns"));
+	cprof_contention_rows_destroy(earlier);
+	earlier = NULL;
 }
 
 static void an_end_before_its_unlock(void **state)
@@ -332,15 +368,11 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
 	const struct CMUnitTest tests[] = {
-		TEST(both_sides_have_the_same_sums),
-		TEST(an_end_before_its_unlock),
-		TEST(nobody_was_seen_to_unlock),
-		TEST(locks_are_told_apart),
-		TEST(whoever_still_waits_is_told),
-		TEST(what_was_lost_has_its_weight),
-		TEST(what_a_target_makes_up_is_bounded),
-		TEST(nonsense_is_counted),
-		TEST(rates_follow_the_waits),
+		TEST(both_sides_have_the_same_sums), TEST(a_window_has_its_own_sums),
+		TEST(an_end_before_its_unlock),      TEST(nobody_was_seen_to_unlock),
+		TEST(locks_are_told_apart),          TEST(whoever_still_waits_is_told),
+		TEST(what_was_lost_has_its_weight),  TEST(what_a_target_makes_up_is_bounded),
+		TEST(nonsense_is_counted),           TEST(rates_follow_the_waits),
 	};
 
 	return cmocka_run_group_tests_name("contention", tests, NULL, NULL);
