@@ -15,6 +15,8 @@ expect 2 -p "$sleeper" --headless 0x10
 expect 2 -p "$sleeper" --headless 80
 expect 2 -p "$sleeper" --headless 80x24 --keys '\q'
 expect 2 -p "$sleeper" --headless 80x24 more
+expect 2 -p "$sleeper" -e threadcreate --headless 80x24
+said 'record -e threadcreate'
 expect 2 view
 expect 2 view x.pb.gz
 expect 1 view missing.pb.gz --headless 80x24
