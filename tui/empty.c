@@ -83,9 +83,9 @@ static void draw_off(struct cprof_ui *ui, const struct cprof_model *model)
 		row = centered(ui, row, CPROF_STYLE_NORMAL, *about);
 	row = centered(ui, row, CPROF_STYLE_NORMAL, "");
 	centered(ui, row, CPROF_STYLE_BOLD,
-		 cprof_worker_busy(ui->worker)  ? "starting ..."
-		 : ui->view == CPROF_VIEW_BLOCK ? "Enter starts it"
-						: "Enter attaches the agent");
+		 cprof_worker_starting(ui->worker, ui->view) ? "starting ..."
+		 : ui->view == CPROF_VIEW_BLOCK              ? "Enter starts it"
+							     : "Enter attaches the agent");
 }
 
 static bool has_other_values(const struct cprof_model *model)
@@ -105,6 +105,8 @@ static const char *advice(const struct cprof_ui *ui, const struct cprof_model *m
 		return "that thread has no samples here (Esc: all threads, + longer window)";
 	if (*model->base)
 		return "no difference to the baseline (B: no baseline any more)";
+	if (!model->live && model->whole)
+		return "the samples have no stacks";
 	if (!model->live)
 		return "there are no samples";
 	if (model->view == CPROF_VIEW_CPU)

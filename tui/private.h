@@ -47,6 +47,7 @@ struct cprof_worker {
 	char told[512];
 	bool has_told;
 	unsigned busy;
+	unsigned starting[CPROF_VIEWS];
 	bool stop;
 
 	/* The thread's own. */

@@ -46,5 +46,7 @@ void cprof_worker_give_back(struct cprof_worker *worker, struct cprof_model *mod
 bool cprof_worker_told(struct cprof_worker *worker, char *text, size_t size);
 /* Actions that are under way or waiting. */
 unsigned cprof_worker_busy(struct cprof_worker *worker);
+/* Whether the view's kind is being started, or waits for that. */
+bool cprof_worker_starting(struct cprof_worker *worker, enum cprof_view_id view);
 
 #endif

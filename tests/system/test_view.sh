@@ -122,4 +122,9 @@ start "$O/workloads/service" 3
 expect 0 -p "$pid" --headless 100x90 --frames 100 --refresh 200ms
 printed "process $pid has ended"
 printed 'shop::serve'
+# However long it is to the next refresh.
+start "$O/workloads/service" 3
+begun=$SECONDS
+expect 0 -p "$pid" --headless 100x90 --frames 100 --refresh 60s
+check "its end is told at once" test $((SECONDS - begun)) -lt 30
 finish
