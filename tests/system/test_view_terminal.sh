@@ -143,8 +143,19 @@ mortal=$pid
 open_shell 80 24
 type_line "$cprof -p $mortal -F 400"
 await_picture "mortal: rows" 'shop::'
+total_ms() { # of the picture
+	sed -n 's/.*cpu: \([0-9.]*\)\(m\?s\) total.*/\1 \2/p' picture | awk '{ print int($2 == "s" ? $1 * 1000 : $1) }'
+}
+early=$(total_ms)
+t send-keys 5
+await_picture "mortal: its threads" 'worker-north'
+sleep 2
 kill -KILL "$mortal"
-await_picture "its end is told" "process $mortal has ended"
+await_picture "its end is told" "process $mortal has ended|process has ended"
+t send-keys 1
+await_picture "the CPU view again" '\[1 CPU\]'
+wait_for 5 shows "shop::"
+check "with what came meanwhile: $early, $(total_ms) ms" test "$(total_ms)" -gt $((early + 200))
 check "the picture stays" shows 'shop::'
 t send-keys q
 await_picture "left after the end" "$ready"
