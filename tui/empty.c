@@ -75,6 +75,7 @@ static void draw_off(struct cprof_ui *ui, const struct cprof_model *model)
 				   : ui->view == CPROF_VIEW_MUTEX ? about_mutex
 								  : about_block;
 	int row = ui->body_row + (ui->body_rows > 14 ? 2 : 0);
+	int last = ui->body_row + ui->body_rows - 1;
 
 	/* What is said of what is off is said better below; what went wrong is not. */
 	if (!strncmp(model->kinds[ui->view].detail, "could not", 9))
@@ -82,6 +83,11 @@ static void draw_off(struct cprof_ui *ui, const struct cprof_model *model)
 	for (; *about; about++)
 		row = centered(ui, row, CPROF_STYLE_NORMAL, *about);
 	row = centered(ui, row, CPROF_STYLE_NORMAL, "");
+	/* Where there is little room, this matters most. */
+	if (row > last) {
+		row = last;
+		cprof_cells_fill(&ui->cells, row, 0, ui->cells.columns, CPROF_STYLE_NORMAL);
+	}
 	centered(ui, row, CPROF_STYLE_BOLD,
 		 cprof_worker_starting(ui->worker, ui->view) ? "starting ..."
 		 : ui->view == CPROF_VIEW_BLOCK              ? "Enter starts it"

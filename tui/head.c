@@ -14,6 +14,8 @@ const char *cprof_view_title(const struct cprof_ui *ui, enum cprof_view_id view)
 	static const char *const titles[CPROF_VIEWS] = {"CPU",   "Heap",    "Mutex",
 							"Block", "Threads", "Memtrace"};
 
+	if (view == CPROF_VIEW_CPU && ui->saved_title)
+		return ui->saved_title;
 	if (view == CPROF_VIEW_CPU && ui->config->cpu_kind &&
 	    !strcmp(ui->config->cpu_kind, "cycles"))
 		return "Cycles";

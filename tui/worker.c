@@ -133,6 +133,18 @@ enum cprof_view_id cprof_worker_saved_view(const struct cprof_worker *worker)
 	return worker->saved_view;
 }
 
+const char *cprof_worker_saved_title(const struct cprof_worker *worker)
+{
+	const struct cprof_profile *profile;
+
+	if (worker->saved_view != CPROF_VIEW_CPU)
+		return NULL;
+	profile = worker->held[CPROF_VIEW_CPU].profile;
+	if (cprof_profile_find_type(profile, "cpu") >= 0)
+		return NULL;
+	return cprof_profile_find_type(profile, "cycles") >= 0 ? "Cycles" : "Profile";
+}
+
 enum cprof_view_id cprof_worker_first_view(const struct cprof_worker *worker)
 {
 	const struct cprof_profile *profile;

@@ -32,6 +32,8 @@ int cprof_worker_fd(const struct cprof_worker *worker);
 enum cprof_view_id cprof_worker_saved_view(const struct cprof_worker *worker);
 
 /* The view to begin with. To be called before anything is wanted. */
+/* What the CPU view is called where a saved profile of another kind is shown there; NULL: CPU. */
+const char *cprof_worker_saved_title(const struct cprof_worker *worker);
 enum cprof_view_id cprof_worker_first_view(const struct cprof_worker *worker);
 
 /* Says what is wanted from now on; its serial is set, and returned. */

@@ -254,11 +254,20 @@ static void test_nothing_there(void **state)
 	picture = fake_picture(&fake.base, NULL, 80, 24, "d");
 	assert_non_null(strstr(picture, "! no thread dump: the process has ended"));
 	free(picture);
+	/* However small: how to start it. */
+	fake = fake_source();
+	fake.refuse = true;
+	picture = fake_picture(&fake.base, NULL, 80, 12, "2\\n");
+	assert_non_null(strstr(picture, "Enter attaches the agent"));
+	free(picture);
 	/* As in Go's profile of who creates threads. */
+	profile->types[0].type = profile->types[1].type =
+		cprof_profile_string(profile, "threadcreate");
 	cprof_profile_add(profile, cprof_profile_stack(profile, NULL, 0), 0, one);
 	assert_null(cprof_source_create_saved(profile, &source));
 	picture = fake_picture(source, "shop.pb.gz", 80, 24, "");
 	assert_non_null(strstr(picture, "the samples have no stacks"));
+	assert_non_null(strstr(picture, "[1 Profile]"));
 	free(picture);
 	cprof_source_destroy(source);
 }
