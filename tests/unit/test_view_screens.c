@@ -260,6 +260,13 @@ static void test_nothing_there(void **state)
 	picture = fake_picture(&fake.base, NULL, 80, 12, "2\\n");
 	assert_non_null(strstr(picture, "Enter attaches the agent"));
 	free(picture);
+	/* What is long takes two rows. */
+	fake = fake_source();
+	fake.refuse = true;
+	picture = fake_picture(&fake.base, NULL, 40, 14, "2\\n");
+	assert_non_null(
+		strstr(picture, "\n! process 812: it is traced by 77 (end\nthat one first)\n"));
+	free(picture);
 	/* As in Go's profile of who creates threads. */
 	profile->types[0].type = profile->types[1].type =
 		cprof_profile_string(profile, "threadcreate");
