@@ -74,7 +74,7 @@ struct cprof_worker {
 	uint64_t frame;
 	uint64_t names_from; /* the frame from which on names are waited for */
 	bool ended;
-	uint64_t ended_ns; /* when that was seen */
+	uint64_t ended_ns;  /* when that was seen */
 	bool saved_threads; /* its samples name threads */
 	bool named;         /* wait for names */
 };
