@@ -123,7 +123,13 @@ static struct cprof_error *write_dump(struct cprof_worker *worker, char *text, s
 	if (!source->ops->dump)
 		return cprof_error_create(CPROF_FAILED, NULL,
 					  "no thread dump: this is a saved profile");
-	CPROF_TRY(source->ops->dump(source, 0, &dump));
+	error = source->ops->dump(source, 0, &dump);
+	if (error && error->status == CPROF_NO_PROCESS) {
+		cprof_error_destroy(error);
+		error = cprof_error_create(CPROF_NO_PROCESS, NULL,
+					   "no thread dump: the process has ended");
+	}
+	CPROF_TRY(error);
 	threads = dump->count;
 	stopped_ns = dump->stopped_ns;
 	out = open_memstream(&bytes, &length);

@@ -82,8 +82,10 @@ void cprof_worker_look(struct cprof_worker *worker)
 		push_history(&worker->history, &worker->figures);
 	}
 	read_memtrace(worker);
-	if (!is_saved(worker) && (!source->ops->live(source) || worker->figures.ended))
-		worker->ended = true;
+	if (is_saved(worker) || worker->ended)
+		return;
+	worker->ended = !source->ops->live(source) || worker->figures.ended;
+	worker->ended_ns = cprof_now_ns();
 }
 
 /* --- profiles ------------------------------------------------------------------------------ */
@@ -137,6 +139,14 @@ static struct cprof_error *fetch_window(struct cprof_worker *worker, enum cprof_
 	return NULL;
 }
 
+/* While another view was on the screen, this one's profile was not taken. */
+static bool is_old(const struct cprof_worker *worker, const struct cprof_held *held)
+{
+	if (worker->ended)
+		return held->taken_ns < worker->ended_ns;
+	return cprof_now_ns() > held->taken_ns + worker->period_ns;
+}
+
 static struct cprof_error *fetch(struct cprof_worker *worker, enum cprof_view_id view, bool due)
 {
 	const struct cprof_want *want = &worker->now;
@@ -148,7 +158,7 @@ static struct cprof_error *fetch(struct cprof_worker *worker, enum cprof_view_id
 		    !(held->unnamed && (want->frozen || worker->named));
 	struct cprof_profile *profile;
 
-	if (is_saved(worker) || (fits && (!due || want->frozen)))
+	if (is_saved(worker) || (fits && (want->frozen || (!due && !is_old(worker, held)))))
 		return NULL;
 	if (windowed)
 		CPROF_TRY(fetch_window(worker, view, window_ns, &profile));

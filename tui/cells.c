@@ -65,12 +65,16 @@ wchar_t cprof_text_next(const char **text)
 	return (wchar_t)point;
 }
 
-/* What moves the cursor or turns the direction of writing, even though it has a width of none. */
+/* What moves the cursor or turns the direction of writing, even though it has a width of none; and
+ * what makes terminals draw its neighbours as one or wider, each in its own way: joiners and
+ * variation selectors. */
 static bool point_harmful(wchar_t point)
 {
-	return point < 0x20 || (point >= 0x7f && point < 0xa0) || point == 0x061c ||
-	       point == 0x200e || point == 0x200f || (point >= 0x2028 && point <= 0x202e) ||
-	       (point >= 0x2066 && point <= 0x2069) || point == 0xfeff;
+	return point < 0x20 || (point >= 0x7f && point < 0xa0) || point == 0x00ad ||
+	       point == 0x061c || (point >= 0x200b && point <= 0x200f) ||
+	       (point >= 0x2028 && point <= 0x202e) || (point >= 0x2060 && point <= 0x206f) ||
+	       (point >= 0xfe00 && point <= 0xfe0f) || point == 0xfeff ||
+	       (point >= 0xe0000 && point <= 0xe0fff);
 }
 
 /* The width of a character as it is shown; what cannot be shown becomes '?'. */

@@ -75,6 +75,7 @@ static void draw_off(struct cprof_ui *ui, const struct cprof_model *model)
 				   : ui->view == CPROF_VIEW_MUTEX ? about_mutex
 								  : about_block;
 	int row = ui->body_row + (ui->body_rows > 14 ? 2 : 0);
+	int last = ui->body_row + ui->body_rows - 1;
 
 	/* What is said of what is off is said better below; what went wrong is not. */
 	if (!strncmp(model->kinds[ui->view].detail, "could not", 9))
@@ -82,10 +83,15 @@ static void draw_off(struct cprof_ui *ui, const struct cprof_model *model)
 	for (; *about; about++)
 		row = centered(ui, row, CPROF_STYLE_NORMAL, *about);
 	row = centered(ui, row, CPROF_STYLE_NORMAL, "");
+	/* Where there is little room, this matters most. */
+	if (row > last) {
+		row = last;
+		cprof_cells_fill(&ui->cells, row, 0, ui->cells.columns, CPROF_STYLE_NORMAL);
+	}
 	centered(ui, row, CPROF_STYLE_BOLD,
-		 cprof_worker_busy(ui->worker)  ? "starting ..."
-		 : ui->view == CPROF_VIEW_BLOCK ? "Enter starts it"
-						: "Enter attaches the agent");
+		 cprof_worker_starting(ui->worker, ui->view) ? "starting ..."
+		 : ui->view == CPROF_VIEW_BLOCK              ? "Enter starts it"
+							     : "Enter attaches the agent");
 }
 
 static bool has_other_values(const struct cprof_model *model)
@@ -105,6 +111,8 @@ static const char *advice(const struct cprof_ui *ui, const struct cprof_model *m
 		return "that thread has no samples here (Esc: all threads, + longer window)";
 	if (*model->base)
 		return "no difference to the baseline (B: no baseline any more)";
+	if (!model->live && model->whole)
+		return "the samples have no stacks";
 	if (!model->live)
 		return "there are no samples";
 	if (model->view == CPROF_VIEW_CPU)

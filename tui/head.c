@@ -14,6 +14,8 @@ const char *cprof_view_title(const struct cprof_ui *ui, enum cprof_view_id view)
 	static const char *const titles[CPROF_VIEWS] = {"CPU",   "Heap",    "Mutex",
 							"Block", "Threads", "Memtrace"};
 
+	if (view == CPROF_VIEW_CPU && ui->saved_title)
+		return ui->saved_title;
 	if (view == CPROF_VIEW_CPU && ui->config->cpu_kind &&
 	    !strcmp(ui->config->cpu_kind, "cycles"))
 		return "Cycles";
@@ -385,6 +387,34 @@ static int draw_keys(struct cprof_ui *ui, int row, const struct cprof_binding **
 	return column;
 }
 
+/* What is said takes a second row where it is too long for one. */
+static int message_rows(const struct cprof_ui *ui)
+{
+	bool is_long = ui->dialog != CPROF_DIALOG_FILTER &&
+		       cprof_text_width(ui->message, ui->cells.utf8) > ui->cells.columns;
+
+	return is_long && ui->cells.rows >= 12 ? 2 : 1;
+}
+
+/* In one row, or in two: the break is at the last space that fits. */
+static void draw_said(struct cprof_ui *ui, int row, int rows)
+{
+	struct cprof_cells *cells = &ui->cells;
+	enum cprof_style style = *ui->message == '!' ? CPROF_STYLE_BAD : CPROF_STYLE_BOLD;
+	char first[sizeof(ui->message)];
+	int fits = 0;
+
+	for (int i = 0; rows > 1 && ui->message[i]; i++) {
+		snprintf(first, sizeof(first), "%.*s", i, ui->message);
+		if (ui->message[i] == ' ' && cprof_text_width(first, cells->utf8) <= cells->columns)
+			fits = i;
+	}
+	if (fits)
+		cprof_cells_printf(cells, row - 1, 0, cells->columns, style, "%.*s", fits,
+				   ui->message);
+	cprof_cells_put(cells, row, 0, cells->columns, style, ui->message + fits + (fits > 0));
+}
+
 static void draw_message(struct cprof_ui *ui, int row)
 {
 	struct cprof_cells *cells = &ui->cells;
@@ -404,9 +434,7 @@ static void draw_message(struct cprof_ui *ui, int row)
 					? ui->input_error
 					: "regular expression; Enter keeps it, Esc does not");
 	} else if (*ui->message) {
-		cprof_cells_put(cells, row, 0, cells->columns,
-				*ui->message == '!' ? CPROF_STYLE_BAD : CPROF_STYLE_BOLD,
-				ui->message);
+		draw_said(ui, row, message_rows(ui));
 	} else if (model && model->has_figures && model->figures.ended) {
 		cprof_cells_printf(cells, row, 0, cells->columns, CPROF_STYLE_BAD,
 				   "! process %d has ended%s%s. This is the last picture; q leaves",
@@ -444,7 +472,7 @@ int cprof_draw_foot(struct cprof_ui *ui)
 	used = CPROF_MIN(used, wanted);
 	if (has_message(ui) && rows > 2) {
 		draw_message(ui, rows - used - 1);
-		used++;
+		used += message_rows(ui);
 	}
 	return used;
 }

@@ -47,6 +47,7 @@ struct cprof_worker {
 	char told[512];
 	bool has_told;
 	unsigned busy;
+	unsigned starting[CPROF_VIEWS];
 	bool stop;
 
 	/* The thread's own. */
@@ -73,6 +74,7 @@ struct cprof_worker {
 	uint64_t frame;
 	uint64_t names_from; /* the frame from which on names are waited for */
 	bool ended;
+	uint64_t ended_ns;  /* when that was seen */
 	bool saved_threads; /* its samples name threads */
 	bool named;         /* wait for names */
 };

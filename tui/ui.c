@@ -17,6 +17,7 @@ void cprof_ui_init(struct cprof_ui *ui, struct cprof_worker *worker,
 		.worker = worker, .config = config, .saved_view = cprof_worker_saved_view(worker)};
 	ui->window = ui->saved_view == CPROF_VIEWS ? WINDOW_LIVE : WINDOW_START;
 	ui->view = cprof_worker_first_view(worker);
+	ui->saved_title = cprof_worker_saved_title(worker);
 	for (size_t i = 0; i < CPROF_VIEWS; i++) {
 		ui->tabs[i].sort = i == CPROF_VIEW_THREADS ? CPROF_COLUMN_CPU : CPROF_COLUMN_FLAT;
 		if (config->sample_index)

@@ -172,6 +172,7 @@ struct cprof_ui {
 	struct cprof_worker *worker;
 	const struct cprof_view_config *config;
 	enum cprof_view_id saved_view;
+	const char *saved_title; /* of the CPU view; NULL: the usual one */
 	struct cprof_cells cells;
 	struct cprof_model *model; /* NULL at first */
 	uint64_t serial;           /* of what was asked for last */

@@ -72,10 +72,22 @@ static void draw(struct view *view, bool anew)
 
 /* --- on a terminal ------------------------------------------------------------------------- */
 
+/* By the signal itself: the kernel drops it where there is nobody who could continue us, as for
+ * the one command of `ssh -t`, and SIGSTOP would stop that for ever. */
 static void stop_for_a_while(struct view *view)
 {
+	const struct sigaction usual = {.sa_handler = SIG_DFL};
+	struct sigaction before;
+	sigset_t mask;
+
 	view->screen->ops->suspend(view->screen);
-	kill(getpid(), SIGSTOP);
+	sigaction(SIGTSTP, &usual, &before); /* ncurses has its own */
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGTSTP);
+	raise(SIGTSTP);
+	pthread_sigmask(SIG_UNBLOCK, &mask, NULL);
+	pthread_sigmask(SIG_BLOCK, &mask, NULL);
+	sigaction(SIGTSTP, &before, NULL);
 	view->screen->ops->resume(view->screen);
 }
 

@@ -14,6 +14,7 @@ static const uint64_t early_ns[] = {100000000, 200000000, 350000000, 600000000};
  * less often. */
 #define COST_SHARE    60
 #define PERIOD_MAX_NS 10000000000ull
+#define END_LOOK_NS   500000000ull
 
 static void wake(const struct cprof_worker *worker)
 {
@@ -54,6 +55,7 @@ void cprof_worker_act(struct cprof_worker *worker, enum cprof_action action,
 		if (model)
 			model->users++;
 		worker->busy++;
+		worker->starting[view] += action == CPROF_ACTION_BEGIN;
 		pthread_cond_signal(&worker->changed);
 	}
 	pthread_mutex_unlock(&worker->lock);
@@ -111,6 +113,16 @@ unsigned cprof_worker_busy(struct cprof_worker *worker)
 	return busy;
 }
 
+bool cprof_worker_starting(struct cprof_worker *worker, enum cprof_view_id view)
+{
+	bool starting;
+
+	pthread_mutex_lock(&worker->lock);
+	starting = worker->starting[view];
+	pthread_mutex_unlock(&worker->lock);
+	return starting;
+}
+
 int cprof_worker_fd(const struct cprof_worker *worker)
 {
 	return worker->event_fd;
@@ -119,6 +131,18 @@ int cprof_worker_fd(const struct cprof_worker *worker)
 enum cprof_view_id cprof_worker_saved_view(const struct cprof_worker *worker)
 {
 	return worker->saved_view;
+}
+
+const char *cprof_worker_saved_title(const struct cprof_worker *worker)
+{
+	const struct cprof_profile *profile;
+
+	if (worker->saved_view != CPROF_VIEW_CPU)
+		return NULL;
+	profile = worker->held[CPROF_VIEW_CPU].profile;
+	if (cprof_profile_find_type(profile, "cpu") >= 0)
+		return NULL;
+	return cprof_profile_find_type(profile, "cycles") >= 0 ? "Cycles" : "Profile";
 }
 
 enum cprof_view_id cprof_worker_first_view(const struct cprof_worker *worker)
@@ -171,6 +195,21 @@ static void wait_until(struct cprof_worker *worker, uint64_t when_ns)
 		pthread_cond_timedwait(&worker->changed, &worker->lock, &deadline);
 }
 
+/* While there is long to wait for the next refresh: has the target ended? That is news at once. The
+ * lock is given up meanwhile, the source may have to wait. */
+static void look_for_end(struct cprof_worker *worker)
+{
+	bool over;
+
+	if (worker->next_ns == UINT64_MAX || worker->stop)
+		return;
+	pthread_mutex_unlock(&worker->lock);
+	over = !worker->source->ops->live(worker->source);
+	pthread_mutex_lock(&worker->lock);
+	if (over)
+		worker->next_ns = CPROF_MIN(worker->next_ns, cprof_now_ns());
+}
+
 /* Waits for something to do; false if there will be nothing any more. */
 static bool next_work(struct cprof_worker *worker, struct cprof_queued *queued, bool *has_queued,
 		      bool *due)
@@ -185,7 +224,11 @@ static bool next_work(struct cprof_worker *worker, struct cprof_queued *queued, 
 		if (stop || *has_queued || *due || worker->trash ||
 		    worker->want.serial != worker->answered)
 			break;
-		wait_until(worker, worker->next_ns);
+		wait_until(worker,
+			   worker->next_ns == UINT64_MAX
+				   ? UINT64_MAX
+				   : CPROF_MIN(worker->next_ns, cprof_now_ns() + END_LOOK_NS));
+		look_for_end(worker);
 	}
 	if (*has_queued) {
 		*queued = worker->queue[0];
@@ -264,6 +307,7 @@ static void *work(void *context)
 		if (has_queued) {
 			pthread_mutex_lock(&worker->lock);
 			worker->busy--;
+			worker->starting[queued.view] -= queued.action == CPROF_ACTION_BEGIN;
 			pthread_mutex_unlock(&worker->lock);
 			wake(worker);
 		}

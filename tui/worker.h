@@ -32,6 +32,8 @@ int cprof_worker_fd(const struct cprof_worker *worker);
 enum cprof_view_id cprof_worker_saved_view(const struct cprof_worker *worker);
 
 /* The view to begin with. To be called before anything is wanted. */
+/* What the CPU view is called where a saved profile of another kind is shown there; NULL: CPU. */
+const char *cprof_worker_saved_title(const struct cprof_worker *worker);
 enum cprof_view_id cprof_worker_first_view(const struct cprof_worker *worker);
 
 /* Says what is wanted from now on; its serial is set, and returned. */
@@ -46,5 +48,7 @@ void cprof_worker_give_back(struct cprof_worker *worker, struct cprof_model *mod
 bool cprof_worker_told(struct cprof_worker *worker, char *text, size_t size);
 /* Actions that are under way or waiting. */
 unsigned cprof_worker_busy(struct cprof_worker *worker);
+/* Whether the view's kind is being started, or waits for that. */
+bool cprof_worker_starting(struct cprof_worker *worker, enum cprof_view_id view);
 
 #endif

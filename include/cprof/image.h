@@ -143,6 +143,9 @@ const struct cprof_rule_full *cprof_image_full_rule(const struct cprof_image *im
 enum {
 	CPROF_NAMES_NO_INLINES = 1,
 	CPROF_NAMES_NO_LINES = 2,
+	/* Where the symbol table knows a function, its name and start do: debug information, which
+	 * can take long to unpack, is not asked. */
+	CPROF_NAMES_SYMBOLS = 4,
 };
 
 /* One source-level function at an address. Strings are offsets into cprof_names.strings;

@@ -45,17 +45,21 @@ static struct cprof_view_config view_config(const struct cprof_options *options)
 /* --- live ---------------------------------------------------------------------------------- */
 
 /* The clock is sampled from the start, everything else is begun by the view. */
-static void choose_kinds(const struct cprof_options *options, struct cprof_view_config *config,
-			 unsigned *kinds)
+static struct cprof_error *choose_kinds(const struct cprof_options *options,
+					struct cprof_view_config *config, unsigned *kinds)
 {
 	size_t count = 0;
 
+	if (options->kinds & CPROF_KIND_THREADCREATE)
+		return cprof_error_create(CPROF_USAGE, "use record -e threadcreate, then view FILE",
+					  "--event threadcreate: the live view does not have it");
 	*kinds = options->kinds & CPROF_KIND_CYCLES ? CPROF_KIND_CYCLES : CPROF_KIND_CPU;
 	config->cpu_kind = cprof_kind_name((enum cprof_kind) * kinds);
 	for (unsigned kind = 1; kind <= options->kinds; kind <<= 1)
 		if (options->kinds & kind && !(kind & *kinds) &&
 		    count + 1 < CPROF_COUNT(config->begin))
 			config->begin[count++] = cprof_kind_name((enum cprof_kind)kind);
+	return NULL;
 }
 
 static void tell_left(const struct cprof_options *options, struct cprof_session *session)
@@ -95,7 +99,7 @@ struct cprof_error *cprof_verb_live(const struct cprof_options *options, int *st
 	*status = CPROF_OK;
 	if (options->argument_count)
 		return cprof_usage_error(options->verb, "what is `%s`?", options->arguments[0]);
-	choose_kinds(options, &view, &config.kinds);
+	CPROF_TRY(choose_kinds(options, &view, &config.kinds));
 	CPROF_TRY(cprof_view_check(&view));
 	cprof_view_block_signals();
 	CPROF_TRY(cprof_session_create(&config, &session));

@@ -80,7 +80,7 @@ static void forget_names(struct cprof_image *image)
 {
 	cprof_dwarf_destroy(cprof_take(image->dwarf));
 	cprof_symbols_destroy(cprof_take(image->symbols));
-	image->names_tried = false;
+	image->names_tried = image->dwarf_tried = false;
 }
 
 bool cprof_image_add_debug(struct cprof_image *image, int fd)

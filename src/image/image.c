@@ -141,7 +141,7 @@ static struct cprof_error *create_symbols(struct cprof_error *(*create)(int fd,
 		return cprof_error_nomem();
 	self->kind = CPROF_IMAGE_SYMBOLS;
 	CPROF_TRY(create(fd, &self->symbols));
-	self->names_tried = true;
+	self->names_tried = self->dwarf_tried = true;
 	self->info.has_symbol_table = true;
 	*image = cprof_take(self);
 	return NULL;

@@ -159,13 +159,25 @@ static void fill_names(struct builder *builder, const struct cprof_dwarf_functio
 		name->name = other;
 }
 
+/* Broken debug information is done without. */
+static size_t find_functions(struct cprof_image *image, uint64_t address, unsigned flags,
+			     struct cprof_dwarf_function *functions)
+{
+	if (!image->dwarf_tried)
+		cprof_error_destroy(cprof_dwarf_create(image, &image->dwarf));
+	image->dwarf_tried = true;
+	return image->dwarf ? cprof_dwarf_find(image->dwarf, address, flags, functions) : 0;
+}
+
 static void name_address(struct builder *builder, struct cprof_image *image, uint64_t address,
 			 unsigned flags)
 {
 	struct cprof_dwarf_function functions[CPROF_DWARF_DEPTH];
 	struct cprof_symbol symbol;
 	bool has_symbol = image->symbols && cprof_symbols_find(image->symbols, address, &symbol);
-	size_t count = image->dwarf ? cprof_dwarf_find(image->dwarf, address, flags, functions) : 0;
+	size_t count = has_symbol && flags & CPROF_NAMES_SYMBOLS
+			       ? 0
+			       : find_functions(image, address, flags, functions);
 	size_t first = count && (flags & CPROF_NAMES_NO_INLINES) ? count - 1 : 0;
 
 	if (!count && has_symbol) {
@@ -190,14 +202,13 @@ static void name_address(struct builder *builder, struct cprof_image *image, uin
 	}
 }
 
-/* Opens what names come from. Parts that are missing or broken are done without. */
+/* Opens the symbol table. */
 static struct cprof_error *open_names(struct cprof_image *image)
 {
 	if (image->names_tried)
 		return NULL;
 	cprof_debug_unpack_mini(image);
 	CPROF_TRY(cprof_symbols_create_elf(image, &image->symbols));
-	cprof_error_destroy(cprof_dwarf_create(image, &image->dwarf));
 	image->names_tried = true;
 	return NULL;
 }

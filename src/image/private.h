@@ -46,6 +46,7 @@ struct cprof_image {
 	struct cprof_symbols *symbols; /* built by the first cprof_image_names() */
 	struct cprof_dwarf *dwarf;
 	bool names_tried;
+	bool dwarf_tried;
 };
 
 /* image.c: the image's bytes at an address, in place, and how many there are; NULL if none. */

@@ -55,9 +55,9 @@ static void look_up(const struct cprof_frame *frame, struct cprof_list_name *nam
 {
 	uint64_t address = cprof_frame_lookup_pc(frame) - frame->region->bias;
 	struct cprof_names names;
-	struct cprof_error *error =
-		cprof_module_names(frame->region->module, &address, 1,
-				   CPROF_NAMES_NO_INLINES | CPROF_NAMES_NO_LINES, &names);
+	struct cprof_error *error = cprof_module_names(
+		frame->region->module, &address, 1,
+		CPROF_NAMES_NO_INLINES | CPROF_NAMES_NO_LINES | CPROF_NAMES_SYMBOLS, &names);
 
 	if (!error && names.count)
 		snprintf(name->function, sizeof(name->function), "%s",

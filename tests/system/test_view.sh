@@ -15,6 +15,8 @@ expect 2 -p "$sleeper" --headless 0x10
 expect 2 -p "$sleeper" --headless 80
 expect 2 -p "$sleeper" --headless 80x24 --keys '\q'
 expect 2 -p "$sleeper" --headless 80x24 more
+expect 2 -p "$sleeper" -e threadcreate --headless 80x24
+said 'record -e threadcreate'
 expect 2 view
 expect 2 view x.pb.gz
 expect 1 view missing.pb.gz --headless 80x24
@@ -120,4 +122,9 @@ start "$O/workloads/service" 3
 expect 0 -p "$pid" --headless 100x90 --frames 100 --refresh 200ms
 printed "process $pid has ended"
 printed 'shop::serve'
+# However long it is to the next refresh.
+start "$O/workloads/service" 3
+begun=$SECONDS
+expect 0 -p "$pid" --headless 100x90 --frames 100 --refresh 60s
+check "its end is told at once" test $((SECONDS - begun)) -lt 30
 finish

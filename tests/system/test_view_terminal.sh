@@ -84,6 +84,34 @@ check "nothing is left" clean "$service"
 type_line "stty -a | grep -o ' echo '"
 await_picture "the terminal echoes" '^ *echo *$'
 
+# --- nobody could continue it (ssh -t): then it is not stopped
+alone='
+import os, pty, select, sys, time
+pid, fd = pty.fork()
+if pid == 0:
+    os.environ["TERM"] = "xterm"
+    os.execv(sys.argv[1], sys.argv[1:])
+def read(seconds):
+    end, text = time.time() + seconds, b""
+    while select.select([fd], [], [], max(0, end - time.time()))[0]:
+        try:
+            text += os.read(fd, 65536)
+        except OSError:
+            break
+    return text
+read(1.5)
+os.write(fd, b"\x1a")
+read(1)
+print("state", open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0])
+os.kill(pid, 18)
+os.write(fd, b"q")
+read(10)
+print("status", os.waitpid(pid, 0)[1])
+'
+"$python" -c "$alone" "$cprof" -p "$service" >alone.out
+check "Ctrl-Z without a shell does nothing" grep -q '^state [SRD]' alone.out
+check "and q leaves" grep -qx 'status 0' alone.out
+
 # --- every way to leave, with the agent in place or not
 for way in C-c TERM HUP QUIT; do
 	type_line clear
@@ -115,8 +143,19 @@ mortal=$pid
 open_shell 80 24
 type_line "$cprof -p $mortal -F 400"
 await_picture "mortal: rows" 'shop::'
+total_ms() { # of the picture
+	sed -n 's/.*cpu: \([0-9.]*\)\(m\?s\) total.*/\1 \2/p' picture | awk '{ print int($2 == "s" ? $1 * 1000 : $1) }'
+}
+early=$(total_ms)
+t send-keys 5
+await_picture "mortal: its threads" 'worker-north'
+sleep 2
 kill -KILL "$mortal"
-await_picture "its end is told" "process $mortal has ended"
+await_picture "its end is told" "process $mortal has ended|process has ended"
+t send-keys 1
+await_picture "the CPU view again" '\[1 CPU\]'
+wait_for 5 shows "shop::"
+check "with what came meanwhile: $early, $(total_ms) ms" test "$(total_ms)" -gt $((early + 200))
 check "the picture stays" shows 'shop::'
 t send-keys q
 await_picture "left after the end" "$ready"

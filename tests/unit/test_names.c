@@ -250,6 +250,14 @@ static void test_batch(void **state)
 	assert_string_equal(text(&names, names.names[names.count - 1].name), "plain_c");
 	assert_int_equal(names.names[names.count - 1].name, names.names[0].name);
 	assert_string_equal(text(&names, 0), "");
+	assert_int_not_equal(names.names[0].line, 0);
+	cprof_names_deinit(&names);
+	/* By the symbol table, and what it does not know by nothing. */
+	assert_null(cprof_image_names(image, addresses, 5, CPROF_NAMES_SYMBOLS, &names));
+	assert_int_equal(names.first[5], 3);
+	assert_string_equal(text(&names, names.names[0].name), "plain_c");
+	assert_int_equal(names.names[0].start, addresses[0]);
+	assert_int_equal(names.names[0].line, 0);
 	cprof_names_deinit(&names);
 	assert_null(cprof_image_names(image, NULL, 0, 0, &names));
 	assert_int_equal(names.count, 0);

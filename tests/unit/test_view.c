@@ -76,6 +76,9 @@ static void test_cells_wide(void **state)
 		cprof_cells_put(&cells, 0, 0, 5, CPROF_STYLE_NORMAL, "\u0301e\u0301\u0302\u0303z"),
 		2);
 	assert_cells(&cells, "e\u0301\u0302zy\n");
+	/* A joiner and a selector: a terminal may make two characters one, or one wider. */
+	cprof_cells_put(&cells, 0, 0, 5, CPROF_STYLE_NORMAL, "a\u200db\u2764\ufe0f");
+	assert_cells(&cells, "a?b\u2764?\n");
 	/* Harm, bad UTF-8, and what this locale cannot show. */
 	cprof_cells_put(&cells, 0, 0, 5, CPROF_STYLE_NORMAL, "\033\u202e\xff\xc3\xc2\x9b");
 	assert_cells(&cells, "?????\n");

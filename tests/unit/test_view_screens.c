@@ -193,6 +193,7 @@ static void test_all_keys(void **state)
 		char *picture;
 
 		fake.hostile = i & 1;
+		fake.empty = i % 3 == 1;
 		picture = fake_picture(&fake.base, NULL, sizes[i][0], sizes[i][1], keys);
 		assert_non_null(picture);
 		for (const char *c = picture; *c; c++)
@@ -238,6 +239,46 @@ static void test_baseline(void **state)
 	free(picture);
 }
 
+/* What is said where there is nothing to be had. */
+static void test_nothing_there(void **state)
+{
+	static const int64_t one[] = {1, 1};
+	const struct fake_names names = {"work()", "render()", "north"};
+	struct cprof_profile *profile = fake_profile("cpu", &names, true);
+	struct fake fake = fake_source();
+	struct cprof_source *source;
+	char *picture;
+
+	(void)state;
+	fake.ended = true;
+	picture = fake_picture(&fake.base, NULL, 80, 24, "d");
+	assert_non_null(strstr(picture, "! no thread dump: the process has ended"));
+	free(picture);
+	/* However small: how to start it. */
+	fake = fake_source();
+	fake.refuse = true;
+	picture = fake_picture(&fake.base, NULL, 80, 12, "2\\n");
+	assert_non_null(strstr(picture, "Enter attaches the agent"));
+	free(picture);
+	/* What is long takes two rows. */
+	fake = fake_source();
+	fake.refuse = true;
+	picture = fake_picture(&fake.base, NULL, 40, 14, "2\\n");
+	assert_non_null(
+		strstr(picture, "\n! process 812: it is traced by 77 (end\nthat one first)\n"));
+	free(picture);
+	/* As in Go's profile of who creates threads. */
+	profile->types[0].type = profile->types[1].type =
+		cprof_profile_string(profile, "threadcreate");
+	cprof_profile_add(profile, cprof_profile_stack(profile, NULL, 0), 0, one);
+	assert_null(cprof_source_create_saved(profile, &source));
+	picture = fake_picture(source, "shop.pb.gz", 80, 24, "");
+	assert_non_null(strstr(picture, "the samples have no stacks"));
+	assert_non_null(strstr(picture, "[1 Profile]"));
+	free(picture);
+	cprof_source_destroy(source);
+}
+
 static void test_usage(void **state)
 {
 	struct cprof_view_config config = {.rows = 24, .columns = 80, .keys = "\\q"};
@@ -260,7 +301,8 @@ int main(void)
 		cmocka_unit_test(test_views),    cmocka_unit_test(test_ascii),
 		cmocka_unit_test(test_special),  cmocka_unit_test(test_saved),
 		cmocka_unit_test(test_all_keys), cmocka_unit_test(test_window_and_freeze),
-		cmocka_unit_test(test_baseline), cmocka_unit_test(test_usage),
+		cmocka_unit_test(test_baseline), cmocka_unit_test(test_nothing_there),
+		cmocka_unit_test(test_usage),
 	};
 
 	setenv("TZ", "UTC", 1);

@@ -260,6 +260,10 @@ static struct cprof_error *fake_dump(struct cprof_source *source, pid_t tid,
 
 	assert_non_null(made);
 	((struct fake *)source)->dumps++;
+	if (((struct fake *)source)->ended) {
+		free(made);
+		return cprof_error_create(CPROF_NO_PROCESS, NULL, "pid 812: no maps");
+	}
 	thread = (struct cprof_dump_thread){
 		.tid = tid ? tid : 813,
 		.name = "worker-south",
