@@ -24,7 +24,7 @@ struct cprof_outname {
 	const char *event;     /* %e */
 	const char *comm;      /* %c */
 	const char *extension; /* for the default name: "pb.gz", "txt", … */
-	int pid;               /* %p */
+	int pid;               /* %p; 0 not known: not part of the default name */
 	long long wall_s;      /* %t: seconds since the epoch */
 	bool several;          /* more than one kind is written: a pattern without %e is refused */
 };

@@ -366,7 +366,8 @@ struct cprof_error *cprof_outfile_name(const char *pattern, const struct cprof_o
 	bool numbered;
 
 	if (!pattern) {
-		if (asprintf(&usual, "%%c.%%p.%%e.%%n.%s", name->extension) < 0) {
+		if (asprintf(&usual, "%%c%s.%%e.%%n.%s", name->pid > 0 ? ".%p" : "",
+			     name->extension) < 0) {
 			usual = NULL;
 			return cprof_error_nomem();
 		}

@@ -250,6 +250,9 @@ static void test_name(void **state)
 	assert_null(cprof_outfile_write("redis.812.cpu.001.pb.gz", "x", 1));
 	assert_null(cprof_outfile_write("redis.812.cpu.002.pb.gz", "x", 1));
 	assert_name(NULL, &name, "redis.812.cpu.003.pb.gz");
+	name.pid = 0; /* a file that does not tell */
+	assert_name(NULL, &name, "redis.cpu.001.pb.gz");
+	name.pid = 812;
 	snprintf(pattern, sizeof(pattern), "%s/redis.%%p.%%e.%%n.pb.gz", directory);
 	snprintf(expected, sizeof(expected), "%s/redis.812.cpu.003.pb.gz", directory);
 	assert_name(pattern, &name, expected);
