@@ -297,6 +297,8 @@ struct cprof_agent_bucket {
 #define CPROF_AGENT_LOCK_EVERY   (1u << 20)
 #define CPROF_AGENT_LOCK_SLICE   100000ull
 #define CPROF_AGENT_LOCK_BUSY    1ull
+#define CPROF_AGENT_ONE_FRESH    1u
+#define CPROF_AGENT_ONE_CHARGED  0x100u
 #define CPROF_AGENT_LOCK_LEFT    UINT64_MAX /* in `charged_ns`: the thread has the lock */
 
 struct cprof_agent_lock_rate {
@@ -309,7 +311,7 @@ struct cprof_agent_wait {
 	uint64_t charged_ns;
 	uint64_t unlock; /* id of the UNLOCK record charged last, 0 none */
 	uint32_t weight; /* `every` when it was chosen */
-	uint32_t state;  /* enum cprof_agent_wait_state */
+	uint32_t state;  /* CPROF_AGENT_WAIT_STATE: whoever ends a wait swaps it for OVER */
 	/* Of who waits: where that thread calls again from no deeper, a handler has left the wait
 	 * by longjmp. */
 	uint64_t thread_pointer;
@@ -320,6 +322,10 @@ enum cprof_agent_wait_state {
 	CPROF_AGENT_WAIT_CHARGED,
 	CPROF_AGENT_WAIT_OVER,
 };
+/* With as much of the id as has room: the profiler ends waits whose thread is gone, and must not
+ * meet the next in the same entry. */
+#define CPROF_AGENT_WAIT_STATE(id, state) ((uint32_t)((id) << 2) | (uint32_t)(state))
+#define CPROF_AGENT_WAIT_MASK             3u
 
 #define CPROF_AGENT_LOCK_RING_SIZE (512u << 10)
 

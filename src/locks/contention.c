@@ -108,6 +108,8 @@ static bool on_wait(struct cprof_contention *contention, const struct cprof_agen
 		.lock = lock->index,
 		.weight = (double)record->rate,
 		.wanted = cprof_agent_records_want(contention->records, record->tid),
+		.tid = record->tid,
+		.sp = record->sp,
 		.began_ns = record->size,
 	};
 	wait->stack = unwind(contention, record, bytes);
@@ -149,28 +151,35 @@ static void settle_tail(struct cprof_contention *contention, uint64_t unlock, ui
 	tail->delay_ns += delay_ns;
 }
 
+void cprof_contention_settle(struct cprof_contention *contention,
+			     struct cprof_contention_wait *wait, uint64_t delay_ns)
+{
+	struct cprof_contention_lock *lock = contention->locks[wait->lock];
+	double delay = wait->weight * (double)delay_ns;
+
+	lock->count += wait->weight;
+	lock->delay_ns += delay;
+	lock->longest_ns = CPROF_MAX(lock->longest_ns, delay_ns);
+	contention->stats.delay_ns += delay;
+	if (wait->wanted)
+		add(contention, CPROF_CONTENTION_WAITER, wait->stack, wait->lock, wait->weight,
+		    delay);
+	HASH_DEL(contention->waits, wait);
+	free(wait);
+}
+
 static bool on_got(struct cprof_contention *contention, const struct cprof_agent_got *got)
 {
 	struct cprof_contention_wait *wait;
-	struct cprof_contention_lock *lock;
 
 	HASH_FIND(hh, contention->waits, &got->id, sizeof(got->id), wait);
 	if (got->delay_ns > most_ns(contention) || got->tail_ns > got->delay_ns)
 		return false;
 	if (!wait) /* its beginning was lost, and counted then */
 		return true;
-	lock = contention->locks[wait->lock];
-	lock->count += wait->weight;
-	lock->delay_ns += wait->weight * (double)got->delay_ns;
-	lock->longest_ns = CPROF_MAX(lock->longest_ns, got->delay_ns);
-	contention->stats.delay_ns += wait->weight * (double)got->delay_ns;
-	if (wait->wanted)
-		add(contention, CPROF_CONTENTION_WAITER, wait->stack, wait->lock, wait->weight,
-		    wait->weight * (double)got->delay_ns);
 	settle_tail(contention, got->unlock, wait->lock, wait->weight,
 		    wait->weight * (double)got->tail_ns);
-	HASH_DEL(contention->waits, wait);
-	free(wait);
+	cprof_contention_settle(contention, wait, got->delay_ns);
 	return true;
 }
 
@@ -280,24 +289,30 @@ static void count_lost(struct cprof_contention *contention)
 	contention->full = full;
 }
 
-/* Whether the agent still has an entry of that wait. */
-static bool still_waits(const struct cprof_contention *contention, uint64_t id, uint64_t *charged)
+struct cprof_agent_wait *cprof_contention_entry(const struct cprof_contention *contention,
+						const struct cprof_contention_wait *wait)
 {
-	const struct cprof_contention_wait *wait;
-	const struct cprof_agent_wait *entries;
-	uint64_t address;
+	uint64_t address = contention->locks[wait->lock]->address;
+	struct cprof_agent_wait *entries =
+		contention->records->shared->lock_waits[(address >> CPROF_AGENT_LOCK_SHIFT) %
+							CPROF_AGENT_LOCK_BUCKETS];
 
-	HASH_FIND(hh, contention->waits, &id, sizeof(id), wait);
-	address = contention->locks[wait->lock]->address;
-	entries = contention->records->shared->lock_waits[(address >> CPROF_AGENT_LOCK_SHIFT) %
-							  CPROF_AGENT_LOCK_BUCKETS];
 	for (size_t i = 0; i < CPROF_AGENT_LOCK_WAYS; i++)
 		if (__atomic_load_n(&entries[i].lock, __ATOMIC_ACQUIRE) == address &&
-		    __atomic_load_n(&entries[i].id, __ATOMIC_RELAXED) == id) {
-			*charged = __atomic_load_n(&entries[i].charged_ns, __ATOMIC_RELAXED);
-			return *charged != CPROF_AGENT_LOCK_LEFT;
-		}
-	return false;
+		    __atomic_load_n(&entries[i].id, __ATOMIC_RELAXED) == wait->id)
+			return &entries[i];
+	return NULL;
+}
+
+static bool still_waits(const struct cprof_contention *contention,
+			const struct cprof_contention_wait *wait, uint64_t *charged)
+{
+	const struct cprof_agent_wait *entry = cprof_contention_entry(contention, wait);
+
+	if (!entry)
+		return false;
+	*charged = __atomic_load_n(&entry->charged_ns, __ATOMIC_RELAXED);
+	return *charged != CPROF_AGENT_LOCK_LEFT;
 }
 
 /* Waits whose end was lost, and tails whose unlock was. */
@@ -313,9 +328,10 @@ static void clean_up(struct cprof_contention *contention)
 	if (now < contention->checked_ns + CHECK_NS)
 		return;
 	contention->checked_ns = now;
+	cprof_contention_end_gone(contention);
 	HASH_ITER(hh, contention->waits, wait, next_wait)
 	{
-		if (now < wait->began_ns + TAIL_NS || still_waits(contention, wait->id, &charged))
+		if (now < wait->began_ns + TAIL_NS || still_waits(contention, wait, &charged))
 			continue;
 		HASH_DEL(contention->waits, wait);
 		free(wait);
@@ -388,7 +404,7 @@ bool cprof_contention_goes_on(const struct cprof_contention *contention,
 {
 	uint64_t charged;
 
-	if (!still_waits(contention, wait->id, &charged) || wait->began_ns > now ||
+	if (!still_waits(contention, wait, &charged) || wait->began_ns > now ||
 	    charged < wait->began_ns)
 		return false;
 	*all_ns = (double)(now - wait->began_ns);
