@@ -220,8 +220,7 @@ static bool begin_wait(struct lock_call *call)
 	STORE(&wait->state, CPROF_AGENT_WAIT_STATE(call->id, CPROF_AGENT_WAIT_FRESH));
 	STORE(&wait->charged_ns, call->began_ns);
 	STORE(&wait->lock, call->lock);
-	__atomic_add_fetch(&SHARED->waiting[call->bucket], CPROF_AGENT_ONE_FRESH,
-			   __ATOMIC_ACQ_REL);
+	__atomic_add_fetch(&SHARED->waiting[call->bucket], CPROF_AGENT_ONE_FRESH, __ATOMIC_ACQ_REL);
 	call->call.size = call->began_ns;
 	if (!cprof_agent_ring_lock(&call->call, CPROF_AGENT_RECORD_WAIT, call->id, call->lock)) {
 		release(call, wait, call->id);

@@ -109,7 +109,6 @@ static bool on_wait(struct cprof_contention *contention, const struct cprof_agen
 		.weight = (double)record->rate,
 		.wanted = cprof_agent_records_want(contention->records, record->tid),
 		.tid = record->tid,
-		.sp = record->sp,
 		.began_ns = record->size,
 	};
 	wait->stack = unwind(contention, record, bytes);
@@ -315,6 +314,12 @@ static bool still_waits(const struct cprof_contention *contention,
 	return *charged != CPROF_AGENT_LOCK_LEFT;
 }
 
+/* What the agent's times are compared with. */
+static uint64_t target_now(const struct cprof_contention *contention)
+{
+	return cprof_target_time_ns(cprof_space_target(contention->records->space), cprof_now_ns());
+}
+
 /* Waits whose end was lost, and tails whose unlock was. */
 static void clean_up(struct cprof_contention *contention)
 {
@@ -331,7 +336,8 @@ static void clean_up(struct cprof_contention *contention)
 	cprof_contention_end_gone(contention);
 	HASH_ITER(hh, contention->waits, wait, next_wait)
 	{
-		if (now < wait->began_ns + TAIL_NS || still_waits(contention, wait, &charged))
+		if (target_now(contention) < wait->began_ns + TAIL_NS ||
+		    still_waits(contention, wait, &charged))
 			continue;
 		HASH_DEL(contention->waits, wait);
 		free(wait);
@@ -373,7 +379,7 @@ double cprof_contention_drain(struct cprof_contention *contention)
 	clean_up(contention);
 	name_new(contention);
 	adapt(contention, full);
-	__atomic_store_n(&contention->records->shared->heartbeat_ns, cprof_now_ns(),
+	__atomic_store_n(&contention->records->shared->heartbeat_ns, target_now(contention),
 			 __ATOMIC_RELAXED);
 	if (contention->records->bounds)
 		cprof_agent_bounds_publish(contention->records->bounds,
@@ -404,6 +410,7 @@ bool cprof_contention_goes_on(const struct cprof_contention *contention,
 {
 	uint64_t charged;
 
+	now = cprof_target_time_ns(cprof_space_target(contention->records->space), now);
 	if (!still_waits(contention, wait, &charged) || wait->began_ns > now ||
 	    charged < wait->began_ns)
 		return false;

@@ -37,9 +37,8 @@ struct cprof_contention_wait {
 	uint32_t lock;
 	double weight;
 	bool wanted;
-	uint32_t tid; /* as the target has it, 0 unknown */
+	uint32_t tid;    /* as the target has it, 0 unknown */
 	uint32_t absent; /* times in a row that its thread was not found in the wait */
-	uint64_t sp;     /* of the call */
 	uint64_t began_ns;
 	UT_hash_handle hh;
 };

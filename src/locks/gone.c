@@ -15,9 +15,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define YOUNG_NS 500000000ull /* a wait before it is looked at */
-#define LOOKS    2            /* in a row that must not find it */
-#define MOST     256          /* threads that one check looks at */
+#define YOUNG_NS  500000000ull /* a wait before it is looked at */
+#define LOOKS     2            /* in a row that must not find it */
+#define MOST      256          /* threads that one check looks at */
+#define LOCK_SIZE 64           /* no lock is larger */
 
 struct tid_pair {
 	uint32_t inner; /* as the target has it */
@@ -77,30 +78,31 @@ static bool read_tids(const struct cprof_target *target, struct tids *tids)
 	return true;
 }
 
-/* Whether a thread sleeps in a system call further out than where it began to wait. */
-static bool is_elsewhere(const struct cprof_target *target, pid_t tid, uint64_t sp)
+/* Whether a thread sleeps in a system call that is not this wait: one restarted has another number,
+ * but the same address to wait at. A handler may sleep on top of the wait, but hardly for long. */
+static bool is_elsewhere(const struct cprof_target *target, pid_t tid, uint64_t lock)
 {
 	CPROF_AUTO_FREE char *text = read_of_thread(target, tid, "syscall");
-	unsigned long long now;
+	unsigned long long futex;
 
-	/* number, six arguments, sp, pc; "running"; or -1, sp, pc */
-	return text && sscanf(text, "%*d 0x%*x 0x%*x 0x%*x 0x%*x 0x%*x 0x%*x 0x%llx", &now) == 1 &&
-	       now > sp;
+	/* number, arguments, sp, pc; "running"; or -1, sp, pc */
+	return text && text[0] != '-' && sscanf(text, "%*d 0x%llx", &futex) == 1 &&
+	       (futex < lock || futex >= lock + LOCK_SIZE);
 }
 
-static bool is_absent(const struct cprof_target *target, const struct tids *tids,
-		      const struct cprof_contention_wait *wait)
+static bool is_absent(const struct cprof_target *target, const struct tids *tids, uint32_t tid,
+		      uint64_t lock)
 {
 	for (size_t i = 0; i < tids->count; i++)
-		if (tids->pairs[i].inner == wait->tid)
-			return is_elsewhere(target, tids->pairs[i].outer, wait->sp);
+		if (tids->pairs[i].inner == tid)
+			return is_elsewhere(target, tids->pairs[i].outer, lock);
 	return true;
 }
 
 /* The entry is the target's: it may do the same at this moment, or have another wait there. What
  * unlocks have been charged with was waited for all that is known. */
 static void end(struct cprof_contention *contention, struct cprof_contention_wait *wait,
-		struct cprof_agent_wait *entry)
+		struct cprof_agent_wait *entry, uint64_t now)
 {
 	struct cprof_agent_shared *shared = contention->records->shared;
 	uint64_t address = contention->locks[wait->lock]->address;
@@ -117,7 +119,7 @@ static void end(struct cprof_contention *contention, struct cprof_contention_wai
 		&shared->waiting[(address >> CPROF_AGENT_LOCK_SHIFT) % CPROF_AGENT_LOCK_BUCKETS],
 		state == fresh ? CPROF_AGENT_ONE_FRESH : CPROF_AGENT_ONE_CHARGED, __ATOMIC_ACQ_REL);
 	__atomic_store_n(&entry->lock, 0, __ATOMIC_RELEASE);
-	if (charged < wait->began_ns || charged > cprof_now_ns())
+	if (charged < wait->began_ns || charged > now)
 		charged = wait->began_ns;
 	cprof_contention_settle(contention, wait, charged - wait->began_ns);
 }
@@ -128,7 +130,7 @@ void cprof_contention_end_gone(struct cprof_contention *contention)
 	struct cprof_contention_wait *wait;
 	struct cprof_contention_wait *next;
 	struct tids tids = {0};
-	uint64_t now = cprof_now_ns();
+	uint64_t now = cprof_target_time_ns(target, cprof_now_ns());
 	unsigned looks = 0;
 
 	HASH_ITER(hh, contention->waits, wait, next)
@@ -144,9 +146,12 @@ void cprof_contention_end_gone(struct cprof_contention *contention)
 			continue;
 		if (looks++ == 0 && !read_tids(target, &tids))
 			break;
-		wait->absent = is_absent(target, &tids, wait) ? wait->absent + 1 : 0;
+		wait->absent =
+			is_absent(target, &tids, wait->tid, contention->locks[wait->lock]->address)
+				? wait->absent + 1
+				: 0;
 		if (wait->absent >= LOOKS)
-			end(contention, wait, entry);
+			end(contention, wait, entry, now);
 	}
 	free(tids.pairs);
 }
