@@ -427,11 +427,13 @@ struct cprof_agent_shared {
 	uint64_t stalled;        /* the agent's own: tail + 1 that was waited for in vain */
 	uint64_t reserved2[2];
 	uint64_t lock_head __attribute__((aligned(64)));
-	uint64_t lock_timed;       /* waits that made a record */
-	uint64_t lock_dropped;     /* waits and unlocks lost: no room in the ring … */
-	uint64_t lock_full;        /* … or in the bucket */
-	uint64_t lock_failures;    /* records without a stack */
-	uint64_t lock_full_weight; /* what those of `lock_full` stood for */
+	uint64_t lock_timed;           /* waits that made a record */
+	uint64_t lock_dropped;         /* waits and unlocks lost: no room in the ring … */
+	uint64_t lock_full;            /* … or in the bucket */
+	uint64_t lock_failures;        /* records without a stack */
+	uint64_t lock_full_weight;     /* what those of `lock_full` stood for */
+	uint64_t lock_dropped_unlocks; /* of `lock_dropped`: unlocks … */
+	uint64_t lock_dropped_ns;      /* … and what they were charged with */
 	/* the rest, each at its own page */
 	uint16_t waiting[CPROF_AGENT_LOCK_BUCKETS] __attribute__((aligned(4096)));
 	struct cprof_agent_lock_rate lock_rates[CPROF_AGENT_LOCK_BUCKETS];

@@ -283,6 +283,11 @@ static void count_lost(struct cprof_contention *contention)
 	contention->stats.lost += dropped - contention->dropped + full - contention->full;
 	contention->refused += full - contention->full;
 	contention->refused_weight += (double)(weight - contention->full_weight);
+	contention->dropped_unlocks =
+		__atomic_load_n(&shared->lock_dropped_unlocks, __ATOMIC_RELAXED) -
+		contention->first_dropped_unlocks;
+	contention->dropped_ns = __atomic_load_n(&shared->lock_dropped_ns, __ATOMIC_RELAXED) -
+				 contention->first_dropped_ns;
 	contention->full_weight = weight;
 	contention->dropped = dropped;
 	contention->full = full;
@@ -452,6 +457,9 @@ struct cprof_error *cprof_contention_create(struct cprof_agent_records *records,
 	contention->dropped = __atomic_load_n(&shared->lock_dropped, __ATOMIC_RELAXED);
 	contention->full = __atomic_load_n(&shared->lock_full, __ATOMIC_RELAXED);
 	contention->full_weight = __atomic_load_n(&shared->lock_full_weight, __ATOMIC_RELAXED);
+	contention->first_dropped_unlocks =
+		__atomic_load_n(&shared->lock_dropped_unlocks, __ATOMIC_RELAXED);
+	contention->first_dropped_ns = __atomic_load_n(&shared->lock_dropped_ns, __ATOMIC_RELAXED);
 	error = cprof_builder_create(records->modules, records->space, &contention->builder);
 	if (!error)
 		error = describe(contention);

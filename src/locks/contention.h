@@ -77,6 +77,10 @@ struct cprof_contention {
 	uint64_t dropped; /* the agent's counters when last looked at */
 	uint64_t full;
 	uint64_t full_weight;
+	uint64_t first_dropped_unlocks; /* at the start */
+	uint64_t first_dropped_ns;
+	uint64_t dropped_unlocks; /* the agent's counters, those at the start taken off */
+	uint64_t dropped_ns;
 	uint64_t refused; /* waits lost for want of an entry, and what they stood for */
 	double refused_weight;
 	uint64_t started_ns;
