@@ -121,6 +121,12 @@ static void thin(struct cprof_agent_lock_rate *rate)
 		SWAP(&rate->every, &every, every * 2);
 }
 
+static void count_timed(struct cprof_agent_lock_rate *rate)
+{
+	if (ADD(&rate->timed, 1) % CPROF_AGENT_LOCK_TIMED == 0)
+		thin(rate);
+}
+
 /* The chance is told by what was before, never by this wait. */
 static bool decide(struct lock_call *call)
 {
@@ -135,8 +141,7 @@ static bool decide(struct lock_call *call)
 		if (random * every >> 32)
 			return false;
 	}
-	if (ADD(&rate->timed, 1) % CPROF_AGENT_LOCK_TIMED == 0)
-		thin(rate);
+	count_timed(rate);
 	call->call.rate = every;
 	return true;
 }
@@ -207,13 +212,13 @@ static bool begin_wait(struct lock_call *call)
 	if (!wait) {
 		ADD(&SHARED->lock_full, 1);
 		ADD(&SHARED->lock_full_weight, call->call.rate);
-		thin(&SHARED->lock_rates[call->bucket]);
 		return false;
 	}
 	call->wait = wait;
 	call->id = ADD(&SHARED->next_id, 1);
 	wait->id = call->id;
 	wait->unlock = 0;
+	wait->began_ns = call->began_ns;
 	wait->weight = (uint32_t)call->call.rate;
 	wait->thread_pointer = call->call.thread_pointer;
 	wait->sp = call->call.sp;
@@ -255,13 +260,21 @@ static void end_wait(struct lock_call *call)
 	cprof_agent_ring_got(&call->call, &got);
 }
 
+static uint64_t slice_of(const struct cprof_agent_wait *wait, uint64_t now)
+{
+	uint64_t part = (now - LOAD(&wait->began_ns)) / CPROF_AGENT_LOCK_PART;
+
+	return LOAD(&wait->weight) > 1 && part > CPROF_AGENT_LOCK_SLICE ? part
+									: CPROF_AGENT_LOCK_SLICE;
+}
+
 /* Takes what an entry has waited since it was charged last: 0, if it is not its turn, or has the
  * lock by now. */
 static uint64_t take_slice(struct lock_call *call, struct cprof_agent_wait *wait, uint64_t now)
 {
 	uint32_t state = LOAD(&wait->state);
 	bool fresh = (state & CPROF_AGENT_WAIT_MASK) == CPROF_AGENT_WAIT_FRESH;
-	uint64_t least = fresh ? 1 : CPROF_AGENT_LOCK_SLICE;
+	uint64_t least = fresh ? 1 : slice_of(wait, now);
 	uint64_t before = LOAD(&wait->charged_ns);
 
 	do {
@@ -301,8 +314,8 @@ static uint64_t charge(struct lock_call *call)
 		count += slice != 0;
 	}
 	call->call.rate = count;
-	if (count && ADD(&rate->timed, 1) % CPROF_AGENT_LOCK_TIMED == 0)
-		thin(rate);
+	if (count)
+		count_timed(rate);
 	return count;
 }
 
