@@ -68,7 +68,7 @@ static void fill_image(struct cprof_agent *agent, const struct cprof_agent_optio
 	       sizeof(struct cprof_agent_config));
 	cprof_agent_shorten(area->text, cprof_plan_config(agent->plan), agent->place.base);
 	area->shared.magic = CPROF_AGENT_MAGIC;
-	area->shared.heartbeat_ns = cprof_now_ns();
+	area->shared.heartbeat_ns = cprof_target_time_ns(agent->target, cprof_now_ns());
 	area->shared.rate = options && options->heap_rate ? options->heap_rate : RATE_USUAL;
 	area->shared.epoch = 1;
 	area->shared.stack_max = STACK_USUAL;

@@ -68,7 +68,8 @@ static bool process_lives(uint32_t pid)
 
 static bool in_use(const struct cprof_target *target, const struct journal *journal)
 {
-	if (cprof_now_ns() - journal->heartbeat_ns > CPROF_AGENT_QUIET_NS)
+	if (cprof_target_time_ns(target, cprof_now_ns()) - journal->heartbeat_ns >
+	    CPROF_AGENT_QUIET_NS)
 		return false;
 	return journal->host_pid != (uint32_t)getpid() &&
 	       (!journal->host_pid || !same_pid_namespace(target) ||
@@ -186,11 +187,11 @@ static void prepare(struct cprof_remote *remote, const struct cprof_place *place
 static void await_routine(const struct cprof_target *target, const struct cprof_place *place)
 {
 	struct journal journal;
-	uint64_t end = cprof_now_ns() + ROUTINE_NS;
+	uint64_t end = cprof_target_time_ns(target, cprof_now_ns()) + ROUTINE_NS;
 
 	if (read_journal(target, place, &journal))
 		end = CPROF_MIN(end, journal.heartbeat_ns + ROUTINE_NS);
-	while (cprof_now_ns() < end && cprof_target_alive(target))
+	while (cprof_target_time_ns(target, cprof_now_ns()) < end && cprof_target_alive(target))
 		usleep(PAUSE_US);
 	if (place->base)
 		cprof_leave_wait(target, place, LEAVE_NS);

@@ -20,7 +20,7 @@ _Static_assert(CPROF_AGENT_LAYOUTS == 2 && CPROF_AGENT_GLIBC == 0, "asm");
 _Static_assert(offsetof(struct cprof_agent_config, lock_originals) ==
 		       CPROF_AGENT_BANKS * CPROF_AGENT_FUNCTION_COUNT * 8,
 	       "asm");
-_Static_assert(CPROF_AGENT_LOCK_BUCKETS == 0x400 && CPROF_AGENT_LOCK_SHIFT == 4, "asm");
+_Static_assert(CPROF_AGENT_LOCK_BUCKETS == 0x200 && CPROF_AGENT_LOCK_SHIFT == 4, "asm");
 _Static_assert(CPROF_AGENT_SHARED - CPROF_AGENT_PRIVATE +
 			       offsetof(struct cprof_agent_shared, waiting) ==
 		       0x51000,
@@ -155,7 +155,7 @@ CPROF_AGENT_FUNCTIONS(HOOK_OF)
 "	begin \\bank, \\id\n"
 "	mov \\lock, %rax\n"
 "	shr $4, %rax\n"
-"	and $0x3ff, %eax\n"
+"	and $0x1ff, %eax\n"
 "	movzwl 0x51000(%r11,%rax,2), %eax\n"
 "	test %eax, %eax\n"
 "	jne 3f\n"

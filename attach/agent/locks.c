@@ -21,10 +21,6 @@ static const uint8_t shapes[] = {
 #undef SHAPE
 };
 
-/* In `waiting`. */
-#define ONE_FRESH   1u
-#define ONE_CHARGED 0x100u
-
 /* One call of a lock's hook. */
 struct lock_call {
 	struct call
@@ -125,6 +121,12 @@ static void thin(struct cprof_agent_lock_rate *rate)
 		SWAP(&rate->every, &every, every * 2);
 }
 
+static void count_timed(struct cprof_agent_lock_rate *rate)
+{
+	if (ADD(&rate->timed, 1) % CPROF_AGENT_LOCK_TIMED == 0)
+		thin(rate);
+}
+
 /* The chance is told by what was before, never by this wait. */
 static bool decide(struct lock_call *call)
 {
@@ -139,22 +141,25 @@ static bool decide(struct lock_call *call)
 		if (random * every >> 32)
 			return false;
 	}
-	if (ADD(&rate->timed, 1) % CPROF_AGENT_LOCK_TIMED == 0)
-		thin(rate);
+	count_timed(rate);
 	call->call.rate = every;
 	return true;
 }
 
 /* --- entries of those who wait ------------------------------------------------------------- */
 
-static void release(const struct lock_call *call, struct cprof_agent_wait *wait)
+/* Nothing, where that wait is over: the entry may be another's by now. */
+static void release(const struct lock_call *call, struct cprof_agent_wait *wait, uint64_t id)
 {
-	uint32_t state = __atomic_exchange_n(&wait->state, CPROF_AGENT_WAIT_OVER, __ATOMIC_ACQ_REL);
+	uint32_t charged = CPROF_AGENT_WAIT_STATE(id, CPROF_AGENT_WAIT_CHARGED);
+	uint32_t state = LOAD(&wait->state);
 
-	if (state == CPROF_AGENT_WAIT_OVER)
-		return;
+	do {
+		if (state != charged && state != CPROF_AGENT_WAIT_STATE(id, CPROF_AGENT_WAIT_FRESH))
+			return;
+	} while (!SWAP(&wait->state, &state, CPROF_AGENT_WAIT_OVER));
 	__atomic_sub_fetch(&SHARED->waiting[call->bucket],
-			   state == CPROF_AGENT_WAIT_CHARGED ? ONE_CHARGED : ONE_FRESH,
+			   state == charged ? CPROF_AGENT_ONE_CHARGED : CPROF_AGENT_ONE_FRESH,
 			   __ATOMIC_ACQ_REL);
 	STORE(&wait->lock, 0);
 }
@@ -162,17 +167,19 @@ static void release(const struct lock_call *call, struct cprof_agent_wait *wait)
 /* Releases the entry of a wait that its thread, which is ours, has left by longjmp. */
 static bool release_left(const struct lock_call *call, struct cprof_agent_wait *wait)
 {
+	uint64_t id = LOAD(&wait->id);
+
 	if (LOAD(&wait->thread_pointer) != call->call.thread_pointer ||
 	    LOAD(&wait->sp) > call->call.sp || LOAD(&wait->lock) & CPROF_AGENT_LOCK_BUSY)
 		return false;
-	release(call, wait);
+	release(call, wait, id);
 	return true;
 }
 
 /* False where a handler on a stack of its own has taken us for one that was left. */
 static bool is_own(const struct lock_call *call)
 {
-	return LOAD(&call->wait->state) != CPROF_AGENT_WAIT_OVER &&
+	return (LOAD(&call->wait->state) & CPROF_AGENT_WAIT_MASK) != CPROF_AGENT_WAIT_OVER &&
 	       LOAD(&call->wait->id) == call->id;
 }
 
@@ -205,23 +212,23 @@ static bool begin_wait(struct lock_call *call)
 	if (!wait) {
 		ADD(&SHARED->lock_full, 1);
 		ADD(&SHARED->lock_full_weight, call->call.rate);
-		thin(&SHARED->lock_rates[call->bucket]);
 		return false;
 	}
 	call->wait = wait;
 	call->id = ADD(&SHARED->next_id, 1);
 	wait->id = call->id;
 	wait->unlock = 0;
+	wait->began_ns = call->began_ns;
 	wait->weight = (uint32_t)call->call.rate;
 	wait->thread_pointer = call->call.thread_pointer;
 	wait->sp = call->call.sp;
-	STORE(&wait->state, CPROF_AGENT_WAIT_FRESH);
+	STORE(&wait->state, CPROF_AGENT_WAIT_STATE(call->id, CPROF_AGENT_WAIT_FRESH));
 	STORE(&wait->charged_ns, call->began_ns);
 	STORE(&wait->lock, call->lock);
-	__atomic_add_fetch(&SHARED->waiting[call->bucket], ONE_FRESH, __ATOMIC_ACQ_REL);
+	__atomic_add_fetch(&SHARED->waiting[call->bucket], CPROF_AGENT_ONE_FRESH, __ATOMIC_ACQ_REL);
 	call->call.size = call->began_ns;
 	if (!cprof_agent_ring_lock(&call->call, CPROF_AGENT_RECORD_WAIT, call->id, call->lock)) {
-		release(call, wait);
+		release(call, wait, call->id);
 		return false;
 	}
 	ADD(&SHARED->lock_timed, 1);
@@ -245,7 +252,7 @@ static void end_wait(struct lock_call *call)
 	got.tid = cprof_agent_tid(&call->call);
 	got.unlock = LOAD(&wait->unlock);
 	from = got.unlock && charged > call->ready_ns ? charged : call->ready_ns;
-	release(call, wait);
+	release(call, wait, call->id);
 	got.tail_ns = now > from ? now - from : 0;
 	got.delay_ns = got.tail_ns;
 	if (got.unlock && charged > call->began_ns)
@@ -253,12 +260,21 @@ static void end_wait(struct lock_call *call)
 	cprof_agent_ring_got(&call->call, &got);
 }
 
+static uint64_t slice_of(const struct cprof_agent_wait *wait, uint64_t now)
+{
+	uint64_t part = (now - LOAD(&wait->began_ns)) / CPROF_AGENT_LOCK_PART;
+
+	return LOAD(&wait->weight) > 1 && part > CPROF_AGENT_LOCK_SLICE ? part
+									: CPROF_AGENT_LOCK_SLICE;
+}
+
 /* Takes what an entry has waited since it was charged last: 0, if it is not its turn, or has the
  * lock by now. */
 static uint64_t take_slice(struct lock_call *call, struct cprof_agent_wait *wait, uint64_t now)
 {
-	uint32_t fresh = CPROF_AGENT_WAIT_FRESH;
-	uint64_t least = LOAD(&wait->state) == fresh ? 1 : CPROF_AGENT_LOCK_SLICE;
+	uint32_t state = LOAD(&wait->state);
+	bool fresh = (state & CPROF_AGENT_WAIT_MASK) == CPROF_AGENT_WAIT_FRESH;
+	uint64_t least = fresh ? 1 : slice_of(wait, now);
 	uint64_t before = LOAD(&wait->charged_ns);
 
 	do {
@@ -266,8 +282,9 @@ static uint64_t take_slice(struct lock_call *call, struct cprof_agent_wait *wait
 			return 0;
 	} while (!SWAP(&wait->charged_ns, &before, now));
 	STORE(&wait->unlock, call->id);
-	if (SWAP(&wait->state, &fresh, CPROF_AGENT_WAIT_CHARGED))
-		__atomic_add_fetch(&SHARED->waiting[call->bucket], ONE_CHARGED - ONE_FRESH,
+	if (fresh && SWAP(&wait->state, &state, state | CPROF_AGENT_WAIT_CHARGED))
+		__atomic_add_fetch(&SHARED->waiting[call->bucket],
+				   CPROF_AGENT_ONE_CHARGED - CPROF_AGENT_ONE_FRESH,
 				   __ATOMIC_ACQ_REL);
 	return now - before;
 }
@@ -297,8 +314,8 @@ static uint64_t charge(struct lock_call *call)
 		count += slice != 0;
 	}
 	call->call.rate = count;
-	if (count && ADD(&rate->timed, 1) % CPROF_AGENT_LOCK_TIMED == 0)
-		thin(rate);
+	if (count)
+		count_timed(rate);
 	return count;
 }
 

@@ -340,6 +340,10 @@ bool cprof_agent_ring_lock(struct call *call, uint16_t type, uint64_t id, uint64
 
 	if (!draft_begin(&draft, call, false, lock)) {
 		ADD(&SHARED->lock_dropped, 1);
+		if (type == CPROF_AGENT_RECORD_UNLOCK) {
+			ADD(&SHARED->lock_dropped_unlocks, 1);
+			ADD(&SHARED->lock_dropped_ns, call->size);
+		}
 		return false;
 	}
 	draft.record->type = type;

@@ -201,8 +201,7 @@ struct cprof_agent_config {
 struct cprof_agent_control {
 	uint64_t on; /* address of PRIVATE while hooks are to sample, 0: pass everything on */
 	uint64_t seed;
-	uint64_t busy; /* a routine is at work: nothing may be unmapped, whoever started it has died
-			*/
+	uint64_t busy; /* a routine is at work: no unmapping, even if who started it has died */
 };
 
 /* --- private: at CPROF_AGENT_PRIVATE ------------------------------------------------------- */
@@ -286,17 +285,20 @@ struct cprof_agent_bucket {
  * lock is charged with what they have waited since the last who was (`charged_ns`), and leaves its
  * record's id. Where a lock is let go and taken again by others over and over while somebody waits
  * for it, charging each of them would cost more than the lock: an entry that has been charged is
- * left alone for SLICE ns, and while nobody sleeps on a mutex. `waiting` of a bucket counts entries
- * that were never charged (lower 8 bits) and the others: an unlock looks there only.
+ * left alone for SLICE ns, one of many for a PART of its wait (who unlocks next held the lock with
+ * a chance like the time it did), and while nobody sleeps on a mutex. `waiting` of a bucket counts
+ * entries never charged (lower 8 bits) and the others: an unlock looks there only.
  */
-#define CPROF_AGENT_LOCK_BITS    10
-#define CPROF_AGENT_LOCK_BUCKETS (1u << CPROF_AGENT_LOCK_BITS)
+#define CPROF_AGENT_LOCK_BUCKETS 512u
 #define CPROF_AGENT_LOCK_SHIFT   4 /* bucket = (address >> SHIFT) % BUCKETS */
-#define CPROF_AGENT_LOCK_WAYS    8u
+#define CPROF_AGENT_LOCK_WAYS    14u
 #define CPROF_AGENT_LOCK_TIMED   64u /* by so many the agent doubles `every` by itself */
 #define CPROF_AGENT_LOCK_EVERY   (1u << 20)
 #define CPROF_AGENT_LOCK_SLICE   100000ull
+#define CPROF_AGENT_LOCK_PART    8u
 #define CPROF_AGENT_LOCK_BUSY    1ull
+#define CPROF_AGENT_ONE_FRESH    1u /* in `waiting` */
+#define CPROF_AGENT_ONE_CHARGED  0x100u
 #define CPROF_AGENT_LOCK_LEFT    UINT64_MAX /* in `charged_ns`: the thread has the lock */
 
 struct cprof_agent_lock_rate {
@@ -306,12 +308,12 @@ struct cprof_agent_lock_rate {
 struct cprof_agent_wait {
 	uint64_t lock; /* its address, 0: free; with BUSY: being written */
 	uint64_t id;   /* of the WAIT record */
+	uint64_t began_ns;
 	uint64_t charged_ns;
 	uint64_t unlock; /* id of the UNLOCK record charged last, 0 none */
 	uint32_t weight; /* `every` when it was chosen */
-	uint32_t state;  /* enum cprof_agent_wait_state */
-	/* Of who waits: where that thread calls again from no deeper, a handler has left the wait
-	 * by longjmp. */
+	uint32_t state;  /* CPROF_AGENT_WAIT_STATE: whoever ends a wait swaps it for OVER */
+	/* Where that thread calls again from no deeper, a handler left the wait by longjmp. */
 	uint64_t thread_pointer;
 	uint64_t sp;
 };
@@ -320,6 +322,9 @@ enum cprof_agent_wait_state {
 	CPROF_AGENT_WAIT_CHARGED,
 	CPROF_AGENT_WAIT_OVER,
 };
+/* With part of the id: the profiler ends waits whose thread is gone, and never the next. */
+#define CPROF_AGENT_WAIT_STATE(id, state) ((uint32_t)((id) << 2) | (uint32_t)(state))
+#define CPROF_AGENT_WAIT_MASK             3u
 
 #define CPROF_AGENT_LOCK_RING_SIZE (512u << 10)
 
@@ -386,8 +391,7 @@ enum cprof_agent_forbidden {
 struct cprof_agent_shared {
 	/* written by the profiler */
 	uint64_t magic;
-	/* CLOCK_MONOTONIC of the target's time namespace; hooks fall silent 5 s after the last. */
-	uint64_t heartbeat_ns;
+	uint64_t heartbeat_ns; /* by the target's CLOCK_MONOTONIC; hooks fall silent 5 s later */
 	/* Mean bytes between samples; 1: every allocation, exactly. May change from one value above
 	 * 1 to another at any time. */
 	uint64_t rate;
@@ -397,8 +401,7 @@ struct cprof_agent_shared {
 	uint32_t order_count;
 	uint64_t tail;       /* of the ring: a position, bytes consumed so far */
 	uint32_t forbidden;  /* enum cprof_agent_forbidden, set before START */
-	uint32_t tid_offset; /* from the thread pointer to the libc's own word of the tid, found
-			      * by looking at several threads; 0 unknown: gettid is called */
+	uint32_t tid_offset; /* thread pointer to the libc's word of the tid; 0: gettid is called */
 	uint64_t lock_tail;  /* of the ring of locks */
 	uint32_t lock_fixed; /* 1: `every` is the profiler's only */
 	uint32_t seen_sequence;
@@ -413,19 +416,20 @@ struct cprof_agent_shared {
 	uint64_t dropped_frees;  /* rate 1: frees lost */
 	uint64_t table_full;     /* samples lost: no room in the live table */
 	uint64_t missed_frees;   /* an address was live already: evicted */
-	uint64_t quiet;          /* times that hooks fell silent for want of a heartbeat; they
-				  * look again every CPROF_AGENT_NAP bytes */
+	uint64_t quiet;          /* times that hooks fell silent; they look again every NAP bytes */
 	uint64_t stack_failures; /* records without a stack: it could not be read */
 	uint64_t waits;          /* rate 1: waits for room in the ring */
 	uint64_t quiet_since;    /* the agent's own: the heartbeat of the last silence */
 	uint64_t stalled;        /* the agent's own: tail + 1 that was waited for in vain */
 	uint64_t reserved2[2];
 	uint64_t lock_head __attribute__((aligned(64)));
-	uint64_t lock_timed;       /* waits that made a record */
-	uint64_t lock_dropped;     /* waits and unlocks lost: no room in the ring … */
-	uint64_t lock_full;        /* … or in the bucket */
-	uint64_t lock_failures;    /* records without a stack */
-	uint64_t lock_full_weight; /* what those of `lock_full` stood for */
+	uint64_t lock_timed;           /* waits that made a record */
+	uint64_t lock_dropped;         /* waits and unlocks lost: no room in the ring … */
+	uint64_t lock_full;            /* … or in the bucket */
+	uint64_t lock_failures;        /* records without a stack */
+	uint64_t lock_full_weight;     /* what those of `lock_full` stood for */
+	uint64_t lock_dropped_unlocks; /* of `lock_dropped`: unlocks … */
+	uint64_t lock_dropped_ns;      /* … and what they were charged with */
 	/* the rest, each at its own page */
 	uint16_t waiting[CPROF_AGENT_LOCK_BUCKETS] __attribute__((aligned(4096)));
 	struct cprof_agent_lock_rate lock_rates[CPROF_AGENT_LOCK_BUCKETS];
@@ -579,16 +583,14 @@ enum cprof_agent_fault {
 	X(close, 3)                                                                                \
 	X(madvise, 28)
 
-_Static_assert(sizeof(struct cprof_agent_shard) == 64, "one cache line");
-_Static_assert(sizeof(struct cprof_agent_stack) == 32, "");
+_Static_assert(sizeof(struct cprof_agent_shard) == 64 && sizeof(struct cprof_agent_wait) == 64, "");
 _Static_assert(__builtin_offsetof(struct cprof_agent_shared, head) == 128, "");
-_Static_assert(sizeof(struct cprof_agent_call) == 128, "");
-_Static_assert(sizeof(struct cprof_agent_order) == 32, "");
+_Static_assert(sizeof(struct cprof_agent_call) == 128 && sizeof(struct cprof_agent_got) == 56, "");
+_Static_assert(sizeof(struct cprof_agent_order) == 32 && sizeof(struct cprof_agent_seen) == 88, "");
+_Static_assert(sizeof(struct cprof_agent_stack) == 32, "");
 _Static_assert(sizeof(struct cprof_agent_record) == 128, "");
-_Static_assert(sizeof(struct cprof_agent_got) == 56, "");
 _Static_assert(__builtin_offsetof(struct cprof_agent_shared, waiting) == 4096, "");
 _Static_assert(CPROF_AGENT_RECORD_SHORT == 24 && CPROF_AGENT_RECORD_MIDDLE == 40, "");
-_Static_assert(sizeof(struct cprof_agent_seen) == 88, "");
 _Static_assert(CPROF_AGENT_STACK_MAX / 8 <= 1u << 16, "places in a stack");
 _Static_assert(sizeof(struct cprof_agent_header) <= 1024, "");
 _Static_assert(sizeof(struct cprof_agent_config) <= CPROF_AGENT_CONTROL - CPROF_AGENT_CONFIG, "");

@@ -22,9 +22,10 @@ struct cprof_target_info {
 	uint64_t pid_ns_ino;
 	uint64_t start_ticks; /* since boot, in clock ticks: pid and this are an identity */
 	uint64_t start_stack; /* where the main thread's stack began: argc lies there; 0 unknown */
-	char comm[16 * 4];    /* name of the main thread, safe to show */
-	char *cmdline;        /* arguments joined by spaces, safe to show; comm if there are none */
-	char *exe;            /* where /proc/PID/exe points, safe to show; "" if unknown */
+	int64_t clock_offset_ns; /* of its CLOCK_MONOTONIC to ours: time namespaces */
+	char comm[16 * 4];       /* name of the main thread, safe to show */
+	char *cmdline; /* arguments joined by spaces, safe to show; comm if there are none */
+	char *exe;     /* where /proc/PID/exe points, safe to show; "" if unknown */
 };
 
 /* Opens a process. A thread id stands for its process: `info.pid` then differs from `pid`.
@@ -44,6 +45,8 @@ char cprof_target_state(const struct cprof_target *target);
  * meanwhile; the rest of the info never changes. */
 struct cprof_error *cprof_target_reload(struct cprof_target *target);
 
+/* A time of our CLOCK_MONOTONIC as the target's has it; NULL: the same. */
+uint64_t cprof_target_time_ns(const struct cprof_target *target, uint64_t ns);
 /* The effective uid now; (uid_t)-1 if the process is gone. From any thread. */
 uid_t cprof_target_uid(const struct cprof_target *target);
 

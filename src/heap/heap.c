@@ -297,7 +297,10 @@ double cprof_heap_drain(struct cprof_heap *heap)
 	if (!heap->exact)
 		relieve(heap, dropped || full > RING_FULL);
 	heap->stats.peak_bytes = CPROF_MAX(heap->stats.peak_bytes, heap->stats.live_bytes);
-	__atomic_store_n(&heap->records->shared->heartbeat_ns, cprof_now_ns(), __ATOMIC_RELAXED);
+	__atomic_store_n(
+		&heap->records->shared->heartbeat_ns,
+		cprof_target_time_ns(cprof_space_target(heap->records->space), cprof_now_ns()),
+		__ATOMIC_RELAXED);
 	if (heap->records->bounds)
 		cprof_agent_bounds_publish(heap->records->bounds,
 					   cprof_space_target(heap->records->space),

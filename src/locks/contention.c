@@ -108,6 +108,7 @@ static bool on_wait(struct cprof_contention *contention, const struct cprof_agen
 		.lock = lock->index,
 		.weight = (double)record->rate,
 		.wanted = cprof_agent_records_want(contention->records, record->tid),
+		.tid = record->tid,
 		.began_ns = record->size,
 	};
 	wait->stack = unwind(contention, record, bytes);
@@ -149,28 +150,35 @@ static void settle_tail(struct cprof_contention *contention, uint64_t unlock, ui
 	tail->delay_ns += delay_ns;
 }
 
+void cprof_contention_settle(struct cprof_contention *contention,
+			     struct cprof_contention_wait *wait, uint64_t delay_ns)
+{
+	struct cprof_contention_lock *lock = contention->locks[wait->lock];
+	double delay = wait->weight * (double)delay_ns;
+
+	lock->count += wait->weight;
+	lock->delay_ns += delay;
+	lock->longest_ns = CPROF_MAX(lock->longest_ns, delay_ns);
+	contention->stats.delay_ns += delay;
+	if (wait->wanted)
+		add(contention, CPROF_CONTENTION_WAITER, wait->stack, wait->lock, wait->weight,
+		    delay);
+	HASH_DEL(contention->waits, wait);
+	free(wait);
+}
+
 static bool on_got(struct cprof_contention *contention, const struct cprof_agent_got *got)
 {
 	struct cprof_contention_wait *wait;
-	struct cprof_contention_lock *lock;
 
 	HASH_FIND(hh, contention->waits, &got->id, sizeof(got->id), wait);
 	if (got->delay_ns > most_ns(contention) || got->tail_ns > got->delay_ns)
 		return false;
 	if (!wait) /* its beginning was lost, and counted then */
 		return true;
-	lock = contention->locks[wait->lock];
-	lock->count += wait->weight;
-	lock->delay_ns += wait->weight * (double)got->delay_ns;
-	lock->longest_ns = CPROF_MAX(lock->longest_ns, got->delay_ns);
-	contention->stats.delay_ns += wait->weight * (double)got->delay_ns;
-	if (wait->wanted)
-		add(contention, CPROF_CONTENTION_WAITER, wait->stack, wait->lock, wait->weight,
-		    wait->weight * (double)got->delay_ns);
 	settle_tail(contention, got->unlock, wait->lock, wait->weight,
 		    wait->weight * (double)got->tail_ns);
-	HASH_DEL(contention->waits, wait);
-	free(wait);
+	cprof_contention_settle(contention, wait, got->delay_ns);
 	return true;
 }
 
@@ -275,29 +283,46 @@ static void count_lost(struct cprof_contention *contention)
 	contention->stats.lost += dropped - contention->dropped + full - contention->full;
 	contention->refused += full - contention->full;
 	contention->refused_weight += (double)(weight - contention->full_weight);
+	contention->dropped_unlocks =
+		__atomic_load_n(&shared->lock_dropped_unlocks, __ATOMIC_RELAXED) -
+		contention->first_dropped_unlocks;
+	contention->dropped_ns = __atomic_load_n(&shared->lock_dropped_ns, __ATOMIC_RELAXED) -
+				 contention->first_dropped_ns;
 	contention->full_weight = weight;
 	contention->dropped = dropped;
 	contention->full = full;
 }
 
-/* Whether the agent still has an entry of that wait. */
-static bool still_waits(const struct cprof_contention *contention, uint64_t id, uint64_t *charged)
+struct cprof_agent_wait *cprof_contention_entry(const struct cprof_contention *contention,
+						const struct cprof_contention_wait *wait)
 {
-	const struct cprof_contention_wait *wait;
-	const struct cprof_agent_wait *entries;
-	uint64_t address;
+	uint64_t address = contention->locks[wait->lock]->address;
+	struct cprof_agent_wait *entries =
+		contention->records->shared->lock_waits[(address >> CPROF_AGENT_LOCK_SHIFT) %
+							CPROF_AGENT_LOCK_BUCKETS];
 
-	HASH_FIND(hh, contention->waits, &id, sizeof(id), wait);
-	address = contention->locks[wait->lock]->address;
-	entries = contention->records->shared->lock_waits[(address >> CPROF_AGENT_LOCK_SHIFT) %
-							  CPROF_AGENT_LOCK_BUCKETS];
 	for (size_t i = 0; i < CPROF_AGENT_LOCK_WAYS; i++)
 		if (__atomic_load_n(&entries[i].lock, __ATOMIC_ACQUIRE) == address &&
-		    __atomic_load_n(&entries[i].id, __ATOMIC_RELAXED) == id) {
-			*charged = __atomic_load_n(&entries[i].charged_ns, __ATOMIC_RELAXED);
-			return *charged != CPROF_AGENT_LOCK_LEFT;
-		}
-	return false;
+		    __atomic_load_n(&entries[i].id, __ATOMIC_RELAXED) == wait->id)
+			return &entries[i];
+	return NULL;
+}
+
+static bool still_waits(const struct cprof_contention *contention,
+			const struct cprof_contention_wait *wait, uint64_t *charged)
+{
+	const struct cprof_agent_wait *entry = cprof_contention_entry(contention, wait);
+
+	if (!entry)
+		return false;
+	*charged = __atomic_load_n(&entry->charged_ns, __ATOMIC_RELAXED);
+	return *charged != CPROF_AGENT_LOCK_LEFT;
+}
+
+/* What the agent's times are compared with. */
+static uint64_t target_now(const struct cprof_contention *contention)
+{
+	return cprof_target_time_ns(cprof_space_target(contention->records->space), cprof_now_ns());
 }
 
 /* Waits whose end was lost, and tails whose unlock was. */
@@ -313,9 +338,11 @@ static void clean_up(struct cprof_contention *contention)
 	if (now < contention->checked_ns + CHECK_NS)
 		return;
 	contention->checked_ns = now;
+	cprof_contention_end_gone(contention);
 	HASH_ITER(hh, contention->waits, wait, next_wait)
 	{
-		if (now < wait->began_ns + TAIL_NS || still_waits(contention, wait->id, &charged))
+		if (target_now(contention) < wait->began_ns + TAIL_NS ||
+		    still_waits(contention, wait, &charged))
 			continue;
 		HASH_DEL(contention->waits, wait);
 		free(wait);
@@ -357,7 +384,7 @@ double cprof_contention_drain(struct cprof_contention *contention)
 	clean_up(contention);
 	name_new(contention);
 	adapt(contention, full);
-	__atomic_store_n(&contention->records->shared->heartbeat_ns, cprof_now_ns(),
+	__atomic_store_n(&contention->records->shared->heartbeat_ns, target_now(contention),
 			 __ATOMIC_RELAXED);
 	if (contention->records->bounds)
 		cprof_agent_bounds_publish(contention->records->bounds,
@@ -388,7 +415,8 @@ bool cprof_contention_goes_on(const struct cprof_contention *contention,
 {
 	uint64_t charged;
 
-	if (!still_waits(contention, wait->id, &charged) || wait->began_ns > now ||
+	now = cprof_target_time_ns(cprof_space_target(contention->records->space), now);
+	if (!still_waits(contention, wait, &charged) || wait->began_ns > now ||
 	    charged < wait->began_ns)
 		return false;
 	*all_ns = (double)(now - wait->began_ns);
@@ -429,6 +457,9 @@ struct cprof_error *cprof_contention_create(struct cprof_agent_records *records,
 	contention->dropped = __atomic_load_n(&shared->lock_dropped, __ATOMIC_RELAXED);
 	contention->full = __atomic_load_n(&shared->lock_full, __ATOMIC_RELAXED);
 	contention->full_weight = __atomic_load_n(&shared->lock_full_weight, __ATOMIC_RELAXED);
+	contention->first_dropped_unlocks =
+		__atomic_load_n(&shared->lock_dropped_unlocks, __ATOMIC_RELAXED);
+	contention->first_dropped_ns = __atomic_load_n(&shared->lock_dropped_ns, __ATOMIC_RELAXED);
 	error = cprof_builder_create(records->modules, records->space, &contention->builder);
 	if (!error)
 		error = describe(contention);

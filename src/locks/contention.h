@@ -37,6 +37,8 @@ struct cprof_contention_wait {
 	uint32_t lock;
 	double weight;
 	bool wanted;
+	uint32_t tid;    /* as the target has it, 0 unknown */
+	uint32_t absent; /* times in a row that its thread was not found in the wait */
 	uint64_t began_ns;
 	UT_hash_handle hh;
 };
@@ -75,6 +77,10 @@ struct cprof_contention {
 	uint64_t dropped; /* the agent's counters when last looked at */
 	uint64_t full;
 	uint64_t full_weight;
+	uint64_t first_dropped_unlocks; /* at the start */
+	uint64_t first_dropped_ns;
+	uint64_t dropped_unlocks; /* the agent's counters, those at the start taken off */
+	uint64_t dropped_ns;
 	uint64_t refused; /* waits lost for want of an entry, and what they stood for */
 	double refused_weight;
 	uint64_t started_ns;
@@ -110,6 +116,14 @@ struct cprof_contention_rows {
 
 /* Gives names to locks that have none yet, while the target is there to be looked at. */
 void cprof_contention_name_locks(struct cprof_contention *contention);
+/* A wait is over: accounts for its waiter's side, and forgets it. */
+void cprof_contention_settle(struct cprof_contention *contention,
+			     struct cprof_contention_wait *wait, uint64_t delay_ns);
+/* The agent's entry of a wait, NULL: it has none (any more). */
+struct cprof_agent_wait *cprof_contention_entry(const struct cprof_contention *contention,
+						const struct cprof_contention_wait *wait);
+/* gone.c: ends waits whose thread has ended, or left them by longjmp. */
+void cprof_contention_end_gone(struct cprof_contention *contention);
 /* How much of a wait that goes on nobody has been charged with, and all of it; false: it is over.
  */
 bool cprof_contention_goes_on(const struct cprof_contention *contention,

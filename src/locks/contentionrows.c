@@ -147,13 +147,17 @@ static bool add_going_on(const struct cprof_contention *contention, uint64_t now
 	return true;
 }
 
-/* Waits that found no entry stand for what they were chosen for: in a crowd, which fills the table,
- * that is far from the average. Other lost records count as the waits did on average; all of them
- * have waited as long as those that are known. */
+/* Waits that found no entry stand for what they were chosen for, and have waited as long as those
+ * that are known: in a crowd, which fills the table, that is far from the average. Others lost
+ * count as the waits did on average, and have waited as long as those that are over: with the
+ * profiler kept from the CPU, one that starves says nothing of thousands that did not. What unlocks
+ * were charged with is known, though not who they were. */
 static bool add_lost(const struct cprof_contention *contention, struct cprof_contention_rows *rows)
 {
 	struct cprof_contention_row row = {.marker = CPROF_CONTENTION_LOST, .lock = NO_LOCK};
 	struct cprof_contention_stats stats;
+	double dropped;
+	double over = 0;
 	double count = 0;
 	double delay_ns = 0;
 
@@ -161,18 +165,23 @@ static bool add_lost(const struct cprof_contention *contention, struct cprof_con
 	if (!stats.lost)
 		return true;
 	for (size_t i = 0; i < rows->lock_count; i++) {
+		over += contention->locks[i]->count;
 		count += rows->locks[i].count;
 		delay_ns += rows->locks[i].delay_ns;
 	}
-	row.count = (double)(stats.lost - contention->refused);
+	dropped = (double)(stats.lost - contention->refused);
+	dropped -= CPROF_MIN((double)contention->dropped_unlocks, dropped);
 	if (stats.timed)
-		row.count *= stats.contended / (double)stats.timed;
-	row.count += contention->refused_weight;
+		dropped *= stats.contended / (double)stats.timed;
+	row.count = dropped + contention->refused_weight;
 	if (count > 0)
-		row.delay_ns = row.count * (delay_ns / count);
+		row.delay_ns = contention->refused_weight * (delay_ns / count) +
+			       dropped * (over > 0 ? stats.delay_ns / over : delay_ns / count);
+	row.side = CPROF_CONTENTION_WAITER;
 	if (!add_row(rows, row))
 		return false;
-	row.side = CPROF_CONTENTION_WAITER;
+	row.side = CPROF_CONTENTION_HOLDER;
+	row.delay_ns += (double)contention->dropped_ns;
 	return add_row(rows, row);
 }
 

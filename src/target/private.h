@@ -14,4 +14,7 @@ struct cprof_target {
 	uint64_t exe_ino;
 };
 
+/* clock.c: reads `clock_offset_ns`. */
+int64_t cprof_target_read_clock_offset(int procfd);
+
 #endif

@@ -252,6 +252,7 @@ struct cprof_error *cprof_target_reload(struct cprof_target *target)
 	if (!cprof_target_thread_name(target, target->info.pid, target->info.comm,
 				      sizeof(target->info.comm)))
 		target->info.comm[0] = '\0';
+	target->info.clock_offset_ns = cprof_target_read_clock_offset(target->procfd);
 	target->info.start_stack = read_stat(target->procfd, "stat", &line) ? line.start_stack : 0;
 	length = readlinkat(target->procfd, "exe", link, sizeof(link) - 1);
 	link[CPROF_MAX(length, 0)] = '\0';

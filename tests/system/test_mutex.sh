@@ -150,6 +150,76 @@ for bind in lazy now; do
 	check "charged to the condition wait, $bind" awk -v ns="$(by_leaf cond.pb.gz hand_over)" 'BEGIN { exit ns < 8e7 }'
 done
 
+# --- threads that a handler takes out of a wait by longjmp: they end, or sleep elsewhere ---
+cat >left.c <<'END'
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static __thread sigjmp_buf out;
+static int stay;
+static void leave(int number) { siglongjmp(out, number); }
+static void *leaver(void *unused)
+{
+	if (!sigsetjmp(out, 1))
+		pthread_mutex_lock(&mutex);
+	if (stay)
+		pause();
+	return unused;
+}
+static void *worker(void *unused)
+{
+	for (;;) {
+		pthread_mutex_lock(&mutex);
+		usleep(10000);
+		pthread_mutex_unlock(&mutex);
+		usleep(2000);
+	}
+	return unused;
+}
+int main(int argc, char **argv)
+{
+	pthread_t threads[12], other;
+	stay = argc > 1;
+	signal(SIGUSR1, leave);
+	pthread_mutex_lock(&mutex);
+	for (int i = 0; i < 12; i++)
+		pthread_create(&threads[i], NULL, leaver, NULL);
+	usleep(200000);
+	for (int i = 0; i < 12; i++)
+		pthread_kill(threads[i], SIGUSR1);
+	usleep(50000);
+	pthread_mutex_unlock(&mutex);
+	for (int i = 0; i < 2; i++)
+		pthread_create(&other, NULL, worker, NULL);
+	usleep(5000000);
+	_exit(0);
+}
+END
+check "built" gcc -O1 -g -pthread -o left left.c
+for mode in "" stay; do
+	expect 0 run -e mutex --stats left.json -o left.pb.gz -- ./left $mode
+	# two workers, one of which waits; and the twelve until they are missed
+	check "waits that were left end, $mode" json_holds left.json 'd["mutex"]["contended"] > 100 and
+		2e9 < d["mutex"]["delay_ns"] < 20e9'
+	check "and are not told as lost, $mode" sh -c \
+		"'$cprof' report folded left.pb.gz | awk '{ sum += \$NF } END { exit sum > 25e9 }'"
+done
+
+# --- a clock of its own ---
+if unshare -T --monotonic 100000 true 2>/dev/null; then
+	start unshare -T --monotonic 100000 "$contend" known 0 60
+	wait_for 5 sh -c "test \"\$(cat /proc/$pid/comm)\" = contend"
+	expect 0 record -p "$pid" -e mutex -d 1.5 -o offset.pb.gz --stats offset.json
+	check "in another time namespace" json_holds offset.json 'd["mutex"]["timed"] > 20'
+	check "what is still held" sh -c "go tool pprof -comments offset.pb.gz 2>/dev/null | grep -q 'first in contend'"
+	expect 0 detach -p "$pid" --check
+else
+	skip "no time namespaces"
+fi
+
 # --- musl's locks ---
 if command -v musl-gcc >/dev/null; then
 	check "built with musl" musl-gcc -O2 -g -D_GNU_SOURCE -I"$tests/workloads" -o musl-contend "$tests/workloads/contend.c"

@@ -368,6 +368,43 @@ static void waits_that_are_left(void **state)
 	assert_int_equal(told.wait_count, CPROF_AGENT_LOCK_WAYS + 2);
 }
 
+/* --- more waiters than entries ------------------------------------------------------------- */
+
+#define REFUSED 10u
+
+static void *lock_once(void *unused)
+{
+	mutex_lock(&mutex);
+	mutex_unlock(&mutex);
+	return unused;
+}
+
+/* Those who find no entry are counted, which costs next to nothing: they are no reason to time
+ * others less. */
+static void who_finds_no_entry(void **state)
+{
+	unsigned bucket = ((uint64_t)&mutex >> CPROF_AGENT_LOCK_SHIFT) % CPROF_AGENT_LOCK_BUCKETS;
+	pthread_t threads[CPROF_AGENT_LOCK_WAYS + REFUSED];
+	uint64_t full = plant.shared->lock_full;
+
+	(void)state;
+	plant.shared->lock_fixed = 0;
+	plant.shared->lock_rates[bucket].timed = 0;
+	mutex_lock(&mutex);
+	for (size_t i = 0; i < CPROF_AGENT_LOCK_WAYS + REFUSED; i++)
+		pthread_create(&threads[i], NULL, lock_once, NULL);
+	while (__atomic_load_n(&plant.shared->lock_full, __ATOMIC_ACQUIRE) < full + REFUSED)
+		sched_yield();
+	assert_int_equal(plant.shared->lock_rates[bucket].every, 1);
+	mutex_unlock(&mutex);
+	for (size_t i = 0; i < CPROF_AGENT_LOCK_WAYS + REFUSED; i++)
+		pthread_join(threads[i], NULL);
+	plant.shared->lock_fixed = 1;
+	plant.shared->lock_rates[bucket].every = 1;
+	read_ring();
+	assert_true(told.wait_count >= CPROF_AGENT_LOCK_WAYS);
+}
+
 /* --- condition waits ----------------------------------------------------------------------- */
 
 static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
@@ -509,6 +546,7 @@ int main(void)
 		TEST(readers_and_writers),
 		TEST(spin_locks),
 		TEST(waits_that_are_left),
+		TEST(who_finds_no_entry),
 		TEST(a_condition_wait_lets_go_and_can_be_cancelled),
 		TEST(leaving_while_somebody_waits),
 		TEST(a_child_passes_everything_on),

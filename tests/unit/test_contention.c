@@ -315,6 +315,29 @@ static void what_was_lost_has_its_weight(void **state)
 	expect(0, "[lost samples]", 0, 3 + 64, 670);
 }
 
+/* One that starves says nothing of those that nobody came to read. */
+static void what_was_dropped_is_like_what_is_over(void **state)
+{
+	struct world *world = *state;
+	struct cprof_agent_wait *wait =
+		&world->sim.shared->lock_waits[(LOCK_A >> CPROF_AGENT_LOCK_SHIFT) %
+					       CPROF_AGENT_LOCK_BUCKETS][0];
+
+	*wait = (struct cprof_agent_wait){
+		.lock = LOCK_A, .id = 2, .charged_ns = world->began_ns, .weight = 1};
+	put_wait(world, 0, 1, LOCK_A, 1);
+	put_wait(world, 0, 2, LOCK_A, 1);
+	put_got(world, 1, LOCK_A, 10, 10, 0);
+	usleep(20000);
+	world->sim.shared->lock_dropped = 1007;
+	world->sim.shared->lock_dropped_unlocks = 7;
+	world->sim.shared->lock_dropped_ns = 300;
+	take_profile(world, CPROF_CONTENTION_WAITER);
+	expect(0, "[lost samples]", 0, 1000, 10000);
+	take_profile(world, CPROF_CONTENTION_HOLDER);
+	expect(0, "[lost samples]", 0, 1000, 10300);
+}
+
 static void what_a_target_makes_up_is_bounded(void **state)
 {
 	struct world *world = *state;
@@ -368,11 +391,17 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
 	const struct CMUnitTest tests[] = {
-		TEST(both_sides_have_the_same_sums), TEST(a_window_has_its_own_sums),
-		TEST(an_end_before_its_unlock),      TEST(nobody_was_seen_to_unlock),
-		TEST(locks_are_told_apart),          TEST(whoever_still_waits_is_told),
-		TEST(what_was_lost_has_its_weight),  TEST(what_a_target_makes_up_is_bounded),
-		TEST(nonsense_is_counted),           TEST(rates_follow_the_waits),
+		TEST(both_sides_have_the_same_sums),
+		TEST(a_window_has_its_own_sums),
+		TEST(an_end_before_its_unlock),
+		TEST(nobody_was_seen_to_unlock),
+		TEST(locks_are_told_apart),
+		TEST(whoever_still_waits_is_told),
+		TEST(what_was_lost_has_its_weight),
+		TEST(what_was_dropped_is_like_what_is_over),
+		TEST(what_a_target_makes_up_is_bounded),
+		TEST(nonsense_is_counted),
+		TEST(rates_follow_the_waits),
 	};
 
 	return cmocka_run_group_tests_name("contention", tests, NULL, NULL);
