@@ -11,6 +11,10 @@
 #define LIVE_ROOM (CPROF_AGENT_BUCKETS * CPROF_AGENT_BUCKET_WAYS)
 #define LIVE_FULL (LIVE_ROOM / 10 * 7) /* then the rate is raised */
 #define RING_FULL 0.75
+/* Samples a second that are enough for any profile: from there on they cost the target more than
+ * they tell. Half a gigabyte a second makes a thousand at the usual rate. */
+#define SAMPLES_MOST 8192
+#define PACE_NS      100000000ull
 
 double cprof_heap_weight(uint64_t size, uint64_t rate)
 {
@@ -135,6 +139,7 @@ static void on_alloc(struct cprof_heap *heap, const struct cprof_heap_record *re
 	struct cprof_heap_account *account;
 	struct cprof_heap_found found;
 
+	heap->paced_samples++;
 	if (block) { /* its free was not seen */
 		heap->stats.missed++;
 		forget_block(heap, block);
@@ -264,22 +269,38 @@ void cprof_heap_scan(struct cprof_heap *heap)
 	}
 }
 
-/* Samples come faster than they can be kept: half as many. Blocks that live already stay in the
- * table: with each raise the threshold moves a quarter of the way to its end. */
-static void relieve(struct cprof_heap *heap, bool pressed)
+static void set_rate(struct cprof_heap *heap, uint64_t rate)
+{
+	heap->stats.rate = rate;
+	heap->epoch = heap->epoch == UINT32_MAX ? 1 : heap->epoch + 1;
+	__atomic_store_n(&heap->records->shared->rate, rate, __ATOMIC_RELAXED);
+	__atomic_store_n(&heap->records->shared->epoch, heap->epoch, __ATOMIC_RELEASE);
+}
+
+/* Half as many where samples come faster than they can be kept, or than anybody needs; twice as
+ * many again where they have become few. Blocks that live already stay in the table: with each
+ * raise the threshold moves a quarter of the way to its end. */
+static void adapt(struct cprof_heap *heap, bool pressed)
 {
 	bool crowded = heap->samples.count > heap->crowd;
+	uint64_t now = cprof_now_ns();
+	uint64_t most = (now - heap->paced_ns) / (1000000000u / SAMPLES_MOST);
+	bool idle = false;
 
+	if (now >= heap->paced_ns + PACE_NS) {
+		pressed |= heap->paced_samples > most;
+		idle = heap->paced_samples < most / 4;
+		heap->paced_samples = 0;
+		heap->paced_ns = now;
+	}
 	if (crowded)
 		heap->crowd = heap->samples.count + (LIVE_ROOM - heap->samples.count) / 4;
 	else if (heap->samples.count < LIVE_FULL)
 		heap->crowd = LIVE_FULL;
-	if ((!pressed && !crowded) || heap->stats.rate > CPROF_HEAP_RATE_MAX / 2)
-		return;
-	heap->stats.rate *= 2;
-	heap->epoch = heap->epoch == UINT32_MAX ? 1 : heap->epoch + 1;
-	__atomic_store_n(&heap->records->shared->rate, heap->stats.rate, __ATOMIC_RELAXED);
-	__atomic_store_n(&heap->records->shared->epoch, heap->epoch, __ATOMIC_RELEASE);
+	if ((pressed || crowded) && heap->stats.rate <= CPROF_HEAP_RATE_MAX / 2)
+		set_rate(heap, heap->stats.rate * 2);
+	else if (idle && heap->samples.count < LIVE_FULL / 2 && heap->stats.rate > heap->least_rate)
+		set_rate(heap, CPROF_MAX(heap->stats.rate / 2, heap->least_rate));
 }
 
 double cprof_heap_drain(struct cprof_heap *heap)
@@ -295,7 +316,7 @@ double cprof_heap_drain(struct cprof_heap *heap)
 		cprof_heap_scan(heap);
 	dropped = on_counters(heap);
 	if (!heap->exact)
-		relieve(heap, dropped || full > RING_FULL);
+		adapt(heap, dropped || full > RING_FULL);
 	heap->stats.peak_bytes = CPROF_MAX(heap->stats.peak_bytes, heap->stats.live_bytes);
 	__atomic_store_n(
 		&heap->records->shared->heartbeat_ns,
@@ -346,6 +367,8 @@ struct cprof_error *cprof_heap_create(struct cprof_agent_records *records, uint6
 	heap->exact = heap->stats.rate <= 1;
 	heap->epoch = __atomic_load_n(&records->shared->epoch, __ATOMIC_RELAXED);
 	heap->crowd = LIVE_FULL;
+	heap->least_rate = heap->stats.rate;
+	heap->paced_ns = cprof_now_ns();
 	cprof_heap_ring_init(&heap->ring, records->shared);
 	read_counters(heap, &heap->counters);
 	if (heap->exact)

@@ -161,6 +161,9 @@ struct cprof_heap {
 	uint64_t lost_bytes; /* exact mode */
 	size_t crowd;        /* live samples at which the rate is raised */
 	uint64_t scanned_ns;
+	uint64_t least_rate; /* what was asked for: it may be more */
+	uint64_t paced_ns;
+	uint64_t paced_samples; /* since then */
 	uint64_t generation; /* of the address space that the memo knows */
 	struct cprof_heap_stats stats;
 };

@@ -393,10 +393,31 @@ static void test_pressure(void **state)
 		if (i % 1000 == 0)
 			cprof_heap_drain(sim->heap);
 	}
-	assert_int_equal(sim->shared->rate, 4 * RATE);
+	assert_true(sim->shared->rate >= 4 * RATE); /* more on a slow machine */
+}
+
+/* More samples a second than anybody needs: fewer; none for a while: as many as were asked for. */
+static void test_pace(void **state)
+{
+	struct sim *sim = *state;
+	struct sim_stack a;
+
+	sim_stack(sim, &a, 0, 3);
+	for (uint64_t i = 0; i < 20000; i++) {
+		sim_sample(sim, &a, 0x100000, 100);
+		sim_remove(sim, 0x100000);
+		if (i % 1000 == 0)
+			cprof_heap_drain(sim->heap);
+	}
+	usleep(110000);
 	cprof_heap_drain(sim->heap);
-	cprof_heap_drain(sim->heap);
-	assert_int_equal(sim->shared->rate, 4 * RATE);
+	assert_true(sim->shared->rate >= 2 * RATE);
+	assert_int_equal(stats_of(sim).lost, 0);
+	for (int i = 0; i < 10; i++) {
+		usleep(110000);
+		cprof_heap_drain(sim->heap);
+	}
+	assert_int_equal(sim->shared->rate, RATE);
 }
 
 #define TRUTH_STACKS 6
@@ -510,6 +531,7 @@ int main(void)
 		SAMPLED(test_sampled),
 		SAMPLED(test_gap),
 		SAMPLED(test_pressure),
+		SAMPLED(test_pace),
 		cmocka_unit_test(test_truth),
 	};
 
