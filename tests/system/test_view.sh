@@ -66,11 +66,11 @@ same_numbers() { # PICTURE PROFILE: they agree
 	awk '$1 !~ /flat/ && $2 ~ /%$/ && $3 ~ /%$/ && $5 ~ /%$/ { print $1, $2, $4, $5, $6 }' top.txt | sort >told
 	[ "$(wc -l <seen)" -gt 5 ] && cmp seen told
 }
-expect 0 view saved.pb.gz --headless 200x60 --keys w
+expect 0 view saved.pb.gz --headless 200x250 --keys w
 written=$(sed -n 's/^written: \([^ ]*\) .*/\1/p' out)
 check "a file was written: $written" test -s "${written:-none}"
 check "it has the numbers of the screen" same_numbers out "$written"
-expect 0 view saved.pb.gz --headless 200x60 --keys 't\d\nw'
+expect 0 view saved.pb.gz --headless 200x250 --keys 't\d\nw'
 written=$(sed -n 's/^written: \([^ ]*\) .*/\1/p' out)
 check "one thread's too" same_numbers out "${written:-none}"
 
@@ -82,7 +82,7 @@ expect 0 -p "$service" -F 400 --headless 200x120 --frames 3 --refresh 200ms
 printed "^service $service "
 printed 'shop::serve'
 printed 'CPU +[0-9.]+%'
-expect 0 -p "$service" -F 400 --headless 200x60 --keys ' w' --refresh 500ms
+expect 0 -p "$service" -F 400 --headless 200x250 --keys ' w' --refresh 500ms
 written=$(sed -n 's/^written: \([^ ]*\) .*/\1/p' out)
 check "frozen: the file has the numbers of the screen" same_numbers out "${written:-none}"
 printed 'FROZEN'
