@@ -313,6 +313,13 @@ static bool write_all(int fd, const void *from, size_t length, uint64_t offset)
 	return pwrite(fd, from, length, (off_t)offset) == (ssize_t)length;
 }
 
+static bool write_shared(const struct cprof_remote *remote, size_t from, size_t length)
+{
+	const uint8_t *shared = (const uint8_t *)&cprof_remote_area(remote)->shared;
+
+	return write_all(remote->memfd, shared + from, length, CPROF_AGENT_SHARED + from);
+}
+
 /* Its size is sealed: neither side can take pages from under the other. Only what is not zero is
  * written: every page costs a microsecond while the thread waits. */
 static bool fill(const struct cprof_remote *remote)
@@ -325,14 +332,12 @@ static bool fill(const struct cprof_remote *remote)
 	       write_all(remote->memfd, area->text, header->text_size, CPROF_AGENT_TEXT) &&
 	       write_all(remote->memfd, area->text + CPROF_AGENT_CONFIG,
 			 sizeof(struct cprof_agent_config), CPROF_AGENT_CONFIG) &&
-	       write_all(remote->memfd, shared, offsetof(struct cprof_agent_shared, waiting),
-			 CPROF_AGENT_SHARED) &&
+	       write_shared(remote, 0, offsetof(struct cprof_agent_shared, waiting)) &&
 	       (!shared->lock_rates[0].every ||
-		write_all(remote->memfd, shared->lock_rates, sizeof(shared->lock_rates),
-			  CPROF_AGENT_SHARED + offsetof(struct cprof_agent_shared, lock_rates))) &&
-	       write_all(remote->memfd, shared->orders,
-			 remote->order_count * sizeof(shared->orders[0]),
-			 CPROF_AGENT_SHARED + offsetof(struct cprof_agent_shared, orders)) &&
+		write_shared(remote, offsetof(struct cprof_agent_shared, lock_rates),
+			     sizeof(shared->lock_rates))) &&
+	       write_shared(remote, offsetof(struct cprof_agent_shared, orders),
+			    remote->order_count * sizeof(shared->orders[0])) &&
 	       fcntl(remote->memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0;
 }
 
