@@ -35,6 +35,7 @@ static struct cprof_agent_shard *place_at(const struct call *call, uint32_t i)
  */
 static void occupy(struct call *call)
 {
+	call->claimed = false;
 	for (uint32_t i = 0; i < PLACES; i++) {
 		call->place = place_at(call, i);
 		if (LOAD(&call->place->owner) == call->thread_pointer)
