@@ -164,7 +164,7 @@ struct cprof_heap {
 	uint64_t least_rate; /* what was asked for: it may be more */
 	uint64_t paced_ns;
 	uint64_t paced_samples; /* since then */
-	uint64_t generation; /* of the address space that the memo knows */
+	uint64_t generation;    /* of the address space that the memo knows */
 	struct cprof_heap_stats stats;
 };
 
