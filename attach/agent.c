@@ -237,8 +237,8 @@ struct cprof_error *cprof_agent_tick(struct cprof_agent *agent)
 
 	if (agent->detached)
 		return NULL;
-	__atomic_store_n(&agent->shared->heartbeat_ns,
-			 cprof_target_time_ns(agent->target, cprof_now_ns()), __ATOMIC_RELEASE);
+	__atomic_store_n(&agent->shared->heartbeat_ns, cprof_target_time_ns(agent->target, now),
+			 __ATOMIC_RELEASE);
 	verify = verify_is_due(agent, now);
 	if (!verify && now < agent->updated_ns + UPDATE_NS)
 		return NULL;

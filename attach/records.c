@@ -13,6 +13,23 @@ bool cprof_agent_records_want(const struct cprof_agent_records *records, uint32_
 	return !records->wanted || records->wanted(records->context, (pid_t)tid);
 }
 
+void cprof_agent_records_note(struct cprof_agent_records *records,
+			      const struct cprof_agent_record *record)
+{
+	if (records->bounds)
+		cprof_agent_bounds_note(records->bounds, record);
+}
+
+void cprof_agent_records_answer(struct cprof_agent_records *records)
+{
+	struct cprof_target *target = cprof_space_target(records->space);
+
+	__atomic_store_n(&records->shared->heartbeat_ns,
+			 cprof_target_time_ns(target, cprof_now_ns()), __ATOMIC_RELAXED);
+	if (records->bounds)
+		cprof_agent_bounds_publish(records->bounds, target, records->shared);
+}
+
 void cprof_agent_records_flush(struct cprof_agent_records *records)
 {
 	if (records->unwinder->ops->flush)

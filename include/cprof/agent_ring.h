@@ -85,6 +85,11 @@ struct cprof_agent_records {
 };
 
 bool cprof_agent_records_want(const struct cprof_agent_records *records, uint32_t tid);
+/* Takes note of where a record's thread has its stack. */
+void cprof_agent_records_note(struct cprof_agent_records *records,
+			      const struct cprof_agent_record *record);
+/* At the end of a drain: tells the agent that we live, and of stacks that were noted. */
+void cprof_agent_records_answer(struct cprof_agent_records *records);
 /* The address space has changed. */
 void cprof_agent_records_flush(struct cprof_agent_records *records);
 /* Unwinds a copy of the record's `stack_length` bytes, since the ring's may change: `stack` is what

@@ -187,8 +187,7 @@ static void on_record(struct cprof_heap *heap, const struct cprof_heap_record *r
 	struct cprof_heap_block *block;
 
 	if (record->fixed.type == CPROF_AGENT_RECORD_ALLOC) {
-		if (heap->records->bounds)
-			cprof_agent_bounds_note(heap->records->bounds, &record->fixed);
+		cprof_agent_records_note(heap->records, &record->fixed);
 		on_alloc(heap, record);
 	} else if (record->fixed.type == CPROF_AGENT_RECORD_SEEN) {
 		on_alloc(heap, record);
@@ -318,14 +317,7 @@ double cprof_heap_drain(struct cprof_heap *heap)
 	if (!heap->exact)
 		adapt(heap, dropped || full > RING_FULL);
 	heap->stats.peak_bytes = CPROF_MAX(heap->stats.peak_bytes, heap->stats.live_bytes);
-	__atomic_store_n(
-		&heap->records->shared->heartbeat_ns,
-		cprof_target_time_ns(cprof_space_target(heap->records->space), cprof_now_ns()),
-		__ATOMIC_RELAXED);
-	if (heap->records->bounds)
-		cprof_agent_bounds_publish(heap->records->bounds,
-					   cprof_space_target(heap->records->space),
-					   heap->records->shared);
+	cprof_agent_records_answer(heap->records);
 	return full;
 }
 

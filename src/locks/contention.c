@@ -233,8 +233,7 @@ static bool take(struct cprof_contention *contention, const uint8_t *place, uint
 	    record.stack_length > CPROF_AGENT_STACK_MAX ||
 	    record.stack_length > length - sizeof(record))
 		return false;
-	if (contention->records->bounds)
-		cprof_agent_bounds_note(contention->records->bounds, &record);
+	cprof_agent_records_note(contention->records, &record);
 	if (record.type == CPROF_AGENT_RECORD_WAIT)
 		return on_wait(contention, &record, bytes);
 	return record.type == CPROF_AGENT_RECORD_UNLOCK && on_unlock(contention, &record, bytes);
@@ -384,12 +383,7 @@ double cprof_contention_drain(struct cprof_contention *contention)
 	clean_up(contention);
 	name_new(contention);
 	adapt(contention, full);
-	__atomic_store_n(&contention->records->shared->heartbeat_ns, target_now(contention),
-			 __ATOMIC_RELAXED);
-	if (contention->records->bounds)
-		cprof_agent_bounds_publish(contention->records->bounds,
-					   cprof_space_target(contention->records->space),
-					   contention->records->shared);
+	cprof_agent_records_answer(contention->records);
 	return full;
 }
 

@@ -3,7 +3,7 @@
  * Waits that nobody waits any more. A handler that leaves a wait by longjmp leaves the agent's
  * entry of it; the agent notices when that thread comes again to the same bucket, which it does not
  * if it has ended or does something else. Until then every unlock is charged with a wait that is
- * none, and eight of them leave no room for others.
+ * none, and a bucket full of them leaves no room for others.
  *
  * A thread may end and another have its number by now: then its entry stays.
  */
