@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Off-CPU accounting: where threads wait, from the kernel's switch records. A wait lasts from where
- * a thread leaves its CPU to where it has one again. Its stack is that of the sample that came just
- * before; not every wait has one (stacks are thinned where switches come too fast, and can be
- * lost), but every wait is counted: of each thread, waits of about the same length are taken
- * together, and those that have stacks stand for all of them:
+ * Off-CPU accounting: where threads wait, from the kernel's switch records or its sums of waits. A
+ * wait lasts from where a thread leaves its CPU to where it has one again. Its stack is that of the
+ * sample from its beginning; not every wait has one (they are thinned where switches come too fast,
+ * and can be lost), but every wait is counted: of each thread, waits of about the same length are
+ * taken together, and those that have stacks stand for all of them:
  *
  *   value of a stack = sum of its waits x (all waits / waits with a stack)
  *
@@ -18,6 +18,7 @@
 #include <cprof/agent_ring.h>
 #include <cprof/builder.h>
 #include <cprof/error.h>
+#include <cprof/perf.h>
 #include <cprof/profile.h>
 #include <cprof/threads.h>
 #include <stdbool.h>
@@ -60,10 +61,14 @@ void cprof_block_begin(struct cprof_block *block, uint64_t time);
 void cprof_block_found(struct cprof_block *block, pid_t tid, bool asleep, uint32_t stack,
 		       enum cprof_wait_kind kind);
 /* The stack with which the thread's next switch-out happens. */
-void cprof_block_sample(struct cprof_block *block, pid_t tid, uint64_t time, uint32_t stack,
-			double weight);
+void cprof_block_sample(struct cprof_block *block, pid_t tid, uint64_t time, uint32_t stack);
+/* Where each switch is told. */
 void cprof_block_out(struct cprof_block *block, pid_t tid, uint64_t time, bool preempted);
 void cprof_block_in(struct cprof_block *block, pid_t tid, uint64_t time);
+/* Where waits are summed up: how long one with a sample was, and that it stands for others; and the
+ * sums, where each thread is, and the end of each. */
+void cprof_block_wait(struct cprof_block *block, pid_t tid, const struct cprof_perf_wait *wait);
+void cprof_block_sums(struct cprof_block *block, const struct cprof_perf_waits *waits);
 void cprof_block_born(struct cprof_block *block, pid_t tid);
 void cprof_block_ended(struct cprof_block *block, pid_t tid);
 void cprof_block_renamed(struct cprof_block *block, pid_t tid);

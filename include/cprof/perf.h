@@ -29,7 +29,10 @@ const char *cprof_perf_way_name(enum cprof_perf_way way); /* "cpu-wide", "per-th
 enum cprof_perf_clock {
 	CPROF_PERF_CPU_CLOCK, /* values are nanoseconds of CPU */
 	CPROF_PERF_CYCLES,    /* needs a PMU */
-	CPROF_PERF_SWITCHES,  /* a sample where a thread leaves its CPU, and switch records */
+	/* A sample where a thread leaves its CPU. Per thread there are switch records as well;
+	 * CPU-wide waits are summed up, and a record tells how long each sampled one was, no sooner
+	 * than the thread leaves its CPU again. */
+	CPROF_PERF_SWITCHES,
 	/* A sample in the thread that creates another, just after the FORK record about it. Per
 	 * thread it may come twice, while stack dumps change their size. */
 	CPROF_PERF_BIRTHS,
@@ -38,8 +41,8 @@ enum cprof_perf_clock {
 struct cprof_perf_config {
 	enum cprof_perf_way way;
 	enum cprof_perf_clock clock;
-	/* Samples per second and thread. SWITCHES: of all threads, 0: every switch; CPU-wide only
-	 * samples are thinned, switch records never. BIRTHS: of no meaning. */
+	/* Samples per second and thread. SWITCHES: of all threads, 0: every switch; CPU-wide only,
+	 * and the sums are of all waits in any case. BIRTHS: of no meaning. */
 	unsigned rate;
 	uint32_t stack_bytes; /* most bytes of a stack dump; 0: 64 KB, shrinking as needed */
 	bool kernel;          /* sample kernel time and record kernel frames, where permitted;
@@ -72,7 +75,18 @@ enum cprof_perf_type {
 	CPROF_PERF_LOST,
 	CPROF_PERF_THROTTLE,
 	CPROF_PERF_SWITCH,
+	CPROF_PERF_WAIT,
 	CPROF_PERF_OTHER,
+};
+
+struct cprof_perf_wait {
+	uint64_t key;  /* of the thread in the kernel */
+	uint64_t from; /* CLOCK_MONOTONIC; 0: only that it was not seen before, and has its CPU
+			* since `until` */
+	uint64_t until;
+	uint64_t spent; /* ns of it that sampling took */
+	bool preempted;
+	double weight; /* how many it stands for */
 };
 
 /* One record of the target, decoded. Pointers go into the ring (or a copy) and live during the
@@ -87,7 +101,6 @@ struct cprof_perf_record {
 		struct cprof_perf_sample {
 			uint64_t id;
 			uint64_t period;
-			double weight; /* SWITCHES: how many it stands for; otherwise 1 */
 			const uint64_t *kernel_chain; /* innermost first, unaligned words */
 			size_t kernel_count;
 			bool has_user;        /* registers are there */
@@ -96,6 +109,9 @@ struct cprof_perf_record {
 			const uint8_t *stack; /* from the stack pointer upwards */
 			size_t stack_length;  /* bytes really copied */
 			bool stack_cut;       /* the dump was as long as it could be */
+			/* SWITCHES, CPU-wide: handed out as a record of its own before the sample;
+			 * `from` 0: there is none. */
+			struct cprof_perf_wait before;
 		} sample;
 		struct cprof_perf_mmap {
 			struct cprof_mapping mapping;
@@ -117,6 +133,7 @@ struct cprof_perf_record {
 			bool out;       /* the thread leaves its CPU; otherwise it gets one */
 			bool preempted; /* out: it would have gone on */
 		} switched;
+		struct cprof_perf_wait wait;
 	};
 };
 
@@ -126,6 +143,7 @@ struct cprof_perf_format {
 	uint64_t regs_mask;   /* PERF_REG_X86_* */
 	uint32_t stack_bytes; /* as asked for */
 	bool sample_id_all;
+	bool only_waits; /* what comes as samples are WAIT records */
 };
 
 /* Decodes one record (header included, `length` bytes). False if it is malformed.
@@ -140,6 +158,40 @@ bool cprof_perf_parse(const struct cprof_perf_format *format, const void *bytes,
  */
 void cprof_perf_drain(struct cprof_perf *perf, bool final,
 		      void (*handler)(void *context, const struct cprof_perf_record *record),
+		      void *context);
+
+/*
+ * SWITCHES, CPU-wide: waits of about the same length, without what was spent, are summed up
+ * together. The first stratum has those of less than 2^FIRST ns, each of the next reaches 2^BITS
+ * times as far, and one more has those that were preempted.
+ */
+#define CPROF_PERF_STRATA        9
+#define CPROF_PERF_STRATUM_RUNQ  (CPROF_PERF_STRATA - 1)
+#define CPROF_PERF_STRATUM_FIRST 12
+#define CPROF_PERF_STRATUM_BITS  4
+struct cprof_perf_stratum {
+	uint64_t count;
+	uint64_t ns;
+};
+unsigned cprof_perf_stratum_of(uint64_t ns, bool preempted);
+
+struct cprof_perf_waits {
+	pid_t tid;
+	bool ended;      /* not told of again */
+	uint64_t out_ns; /* when it last left its CPU, 0 never */
+	uint64_t in_ns;  /* it has one again since then; 0: it waits. The wait between is not yet
+			  * among the sums in any case. */
+	bool preempted;
+	bool sampled; /* there is a sample from its beginning, if it was not lost */
+	struct cprof_perf_stratum strata[CPROF_PERF_STRATA];
+};
+typedef void cprof_perf_waits_handler(void *context, const struct cprof_perf_waits *waits);
+
+/* Sums are of what follows that time, of a wait too; before, nothing counts. */
+void cprof_perf_count_from(struct cprof_perf *perf, uint64_t time);
+/* Tells the sums so far of all threads, or of those only that have ended, which are told once. What
+ * a drain has not yet told is in them already. */
+void cprof_perf_waits(struct cprof_perf *perf, bool all, cprof_perf_waits_handler *handler,
 		      void *context);
 
 /* Tells how many bytes of stack the last samples needed (from the collector): where the rate is

@@ -11,6 +11,8 @@
 
 /* The same switch can be told twice, where a thread has two events: that close to each other. */
 #define TWICE_NS 20000ull
+/* A sample is taken this long after the beginning of its wait at most. */
+#define SAMPLE_NS 10000000ull
 
 /* --- threads ------------------------------------------------------------------------------- */
 
@@ -69,16 +71,6 @@ uint64_t cprof_block_length(const struct cprof_block *block,
 	return until > from ? until - from : 0;
 }
 
-static unsigned stratum_of(uint64_t ns, bool preempted)
-{
-	unsigned bits = ns ? 64 - (unsigned)__builtin_clzll(ns) : 0;
-
-	if (preempted)
-		return CPROF_STRATA_RUNQ;
-	/* the first reaches to 4 us, the last begins at 67 s */
-	return bits <= 12 ? 0 : CPROF_MIN((bits - 9) / 4, CPROF_STRATA_RUNQ - 1u);
-}
-
 static double draw(struct cprof_block *block)
 {
 	block->random += 0x9e3779b97f4a7c15ull;
@@ -104,35 +96,33 @@ void cprof_block_add_account(struct cprof_block *block, const struct cprof_accou
 	account->ns += ns;
 }
 
-/* A wait is over: it counts, and so does its stack if it has one. */
-static void account(struct cprof_block *block, struct cprof_block_thread *thread, uint64_t until)
+/* Waits of a thread that are over, of about the same length. */
+static void count(struct cprof_block *block, struct cprof_block_thread *thread, unsigned index,
+		  uint64_t many, uint64_t ns)
 {
-	uint64_t ns = cprof_block_length(block, thread, until);
-	unsigned index = stratum_of(ns, thread->preempted);
+	bool preempted = index == CPROF_PERF_STRATUM_RUNQ;
+
+	thread->strata[index].count += (double)many;
+	thread->strata[index].ns += (double)ns;
+	block->stats.switches += many;
+	block->stats.preempted += preempted ? many : 0;
+	*(preempted ? &block->stats.runq_ns : &block->stats.blocked_ns) += ns;
+}
+
+/* One that is over and whose place is known stands for others of its length. */
+static void charge(struct cprof_block *block, struct cprof_block_thread *thread,
+		   const struct cprof_place *place, uint64_t ns, bool preempted, double weight)
+{
+	unsigned index = cprof_perf_stratum_of(ns, preempted);
 	struct cprof_stratum *stratum = &thread->strata[index];
 	const struct cprof_account_key key = {
 		.thread = thread->index,
-		.stack = thread->place.stack,
+		.stack = place->stack,
 		.stratum = index,
-		.kind = thread->preempted ? CPROF_WAIT_RUNQ : thread->place.kind,
+		.kind = preempted ? CPROF_WAIT_RUNQ : place->kind,
 	};
-	double weight = thread->place.weight;
 
-	if (!ns)
-		return;
-	block->stats.switches++;
-	block->stats.preempted += thread->preempted;
-	block->stats.unsure += thread->unsure;
-	*(thread->preempted ? &block->stats.runq_ns : &block->stats.blocked_ns) += ns;
-	if (thread->unsure) {
-		thread->unsure_count++;
-		thread->unsure_ns += (double)ns;
-		return;
-	}
-	stratum->count++;
-	stratum->ns += (double)ns;
-	if (!thread->place.known)
-		return;
+	block->stats.weight += weight;
 	if (ns < block->config.min_ns) {
 		double share = (double)ns / (double)block->config.min_ns;
 
@@ -145,21 +135,39 @@ static void account(struct cprof_block *block, struct cprof_block_thread *thread
 	cprof_block_add_account(block, &key, weight, weight * (double)ns);
 }
 
+/* A wait is over: it counts, and so does its stack if it has one. */
+static void account(struct cprof_block *block, struct cprof_block_thread *thread, uint64_t until)
+{
+	uint64_t ns = cprof_block_length(block, thread, until);
+
+	if (!ns)
+		return;
+	if (thread->unsure) {
+		block->stats.switches++;
+		block->stats.preempted += thread->preempted;
+		*(thread->preempted ? &block->stats.runq_ns : &block->stats.blocked_ns) += ns;
+		block->stats.unsure++;
+		thread->unsure_count++;
+		thread->unsure_ns += (double)ns;
+		return;
+	}
+	count(block, thread, cprof_perf_stratum_of(ns, thread->preempted), 1, ns);
+	if (thread->place.known)
+		charge(block, thread, &thread->place, ns, thread->preempted, 1);
+}
+
 /* --- records ------------------------------------------------------------------------------- */
 
-void cprof_block_sample(struct cprof_block *block, pid_t tid, uint64_t time, uint32_t stack,
-			double weight)
+void cprof_block_sample(struct cprof_block *block, pid_t tid, uint64_t time, uint32_t stack)
 {
 	struct cprof_block_thread *thread = get_thread(block, tid);
 
 	if (!thread)
 		return;
-	thread->next = (struct cprof_place){true, stack, weight, CPROF_WAITS};
+	thread->next = (struct cprof_place){true, stack, CPROF_WAITS};
 	thread->sampled_ns = time;
-	if (time < block->begin_ns)
-		return;
-	block->stats.samples++;
-	block->stats.weight += weight;
+	if (time >= block->begin_ns)
+		block->stats.samples++;
 }
 
 void cprof_block_out(struct cprof_block *block, pid_t tid, uint64_t time, bool preempted)
@@ -203,6 +211,68 @@ void cprof_block_in(struct cprof_block *block, pid_t tid, uint64_t time)
 		thread->next.known = false; /* its switch-out was lost */
 }
 
+/* --- sums ---------------------------------------------------------------------------------- */
+
+/* Whether the last sample is from the beginning of the wait that began then. */
+static bool has_sample(const struct cprof_block_thread *thread, uint64_t from)
+{
+	return thread->next.known && thread->sampled_ns >= from &&
+	       thread->sampled_ns < from + SAMPLE_NS;
+}
+
+void cprof_block_wait(struct cprof_block *block, pid_t tid, const struct cprof_perf_wait *wait)
+{
+	struct cprof_block_thread *thread = find_thread(block, tid); /* may have ended by now */
+	uint64_t from = CPROF_MAX(wait->from, block->begin_ns) + wait->spent;
+
+	if (!thread || !thread->wanted)
+		return;
+	if (has_sample(thread, wait->from) && wait->until > from)
+		charge(block, thread, &thread->next, wait->until - from, wait->preempted,
+		       wait->weight);
+	if (thread->sampled_ns <= wait->until)
+		thread->next.known = false;
+}
+
+/* What is new in its sums. */
+static void add_sums(struct cprof_block *block, struct cprof_block_thread *thread,
+		     const struct cprof_perf_waits *waits)
+{
+	for (unsigned i = 0; i < CPROF_PERF_STRATA; i++) {
+		const struct cprof_perf_stratum *now = &waits->strata[i];
+		struct cprof_perf_stratum *told = &thread->told[i];
+
+		if (now->count < told->count || now->ns < told->ns) /* another's number */
+			*told = (struct cprof_perf_stratum){0};
+		if (thread->wanted && now->count > told->count)
+			count(block, thread, i, now->count - told->count, now->ns - told->ns);
+		*told = *now;
+	}
+}
+
+void cprof_block_sums(struct cprof_block *block, const struct cprof_perf_waits *waits)
+{
+	struct cprof_block_thread *thread = find_thread(block, waits->tid);
+
+	if (!thread)
+		thread = add_thread(block, waits->tid);
+	if (!thread)
+		return;
+	add_sums(block, thread, waits);
+	if (waits->ended || thread->ended || !thread->wanted || !waits->out_ns)
+		return;
+	thread->state = CPROF_BLOCK_OUT;
+	thread->out_ns = waits->out_ns;
+	thread->over_ns = waits->in_ns;
+	thread->preempted = waits->preempted;
+	if (waits->sampled && has_sample(thread, waits->out_ns))
+		thread->place = thread->next;
+	else if (waits->out_ns < block->begin_ns)
+		thread->place = thread->asleep;
+	else
+		thread->place.known = false;
+}
+
 /* --- what happens to threads --------------------------------------------------------------- */
 
 void cprof_block_begin(struct cprof_block *block, uint64_t time)
@@ -230,7 +300,7 @@ void cprof_block_found(struct cprof_block *block, pid_t tid, bool asleep, uint32
 
 	if (!thread || !asleep || thread->state != CPROF_BLOCK_UNKNOWN)
 		return;
-	thread->asleep = (struct cprof_place){stack != 0, stack, 1, kind};
+	thread->asleep = (struct cprof_place){stack != 0, stack, kind};
 	thread->place = thread->asleep;
 	thread->state = CPROF_BLOCK_OUT; /* since long before: out_ns is 0 */
 }
@@ -276,10 +346,15 @@ void cprof_block_renamed(struct cprof_block *block, pid_t tid)
 
 void cprof_block_exec(struct cprof_block *block, pid_t tid)
 {
+	const struct cprof_block_thread *before = find_thread(block, tid);
+	struct cprof_block_thread *thread;
+
 	for (size_t i = 0; i < block->thread_count; i++)
 		if (block->threads[i]->tid != tid)
 			cprof_block_ended(block, block->threads[i]->tid);
-	renew(block, tid);
+	thread = renew(block, tid);
+	if (thread && before) /* it is the same, to the kernel */
+		memcpy(thread->told, before->told, sizeof(thread->told));
 }
 
 void cprof_block_lost(struct cprof_block *block)

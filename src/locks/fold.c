@@ -49,13 +49,14 @@ static void move_unsampled(const struct cprof_block_thread *thread, struct cprof
 {
 	rest->unsure_count += thread->unsure_count;
 	rest->unsure_ns += thread->unsure_ns;
-	for (unsigned i = 0; i < CPROF_STRATA; i++) {
+	for (unsigned i = 0; i < CPROF_PERF_STRATA; i++) {
 		const struct cprof_stratum *stratum = &thread->strata[i];
 
 		if (!(stratum->sampled_count > 0))
-			add_stratum(&rest->strata[i == CPROF_STRATA_RUNQ ? CPROF_STRATA_RUNQ
-									 : REST_UNSAMPLED],
-				    stratum->count, stratum->ns, false);
+			add_stratum(
+				&rest->strata[i == CPROF_PERF_STRATUM_RUNQ ? CPROF_PERF_STRATUM_RUNQ
+									   : REST_UNSAMPLED],
+				stratum->count, stratum->ns, false);
 	}
 }
 
@@ -64,8 +65,8 @@ static struct cprof_account_key rest_key(struct cprof_account_key key,
 					 const struct cprof_block_thread *rest)
 {
 	key.thread = rest->index;
-	key.stratum = key.stratum == CPROF_STRATA_RUNQ ? (uint32_t)REST_SAMPLED_RUNQ
-						       : (uint32_t)REST_SAMPLED;
+	key.stratum = key.stratum == CPROF_PERF_STRATUM_RUNQ ? (uint32_t)REST_SAMPLED_RUNQ
+							     : (uint32_t)REST_SAMPLED;
 	return key;
 }
 

@@ -8,11 +8,6 @@
 #include <cprof/locks.h>
 #include <uthash.h>
 
-/* Waits of about the same length: each stratum reaches 16 times as far as the one before; one more
- * for preemption. */
-#define CPROF_STRATA      9
-#define CPROF_STRATA_RUNQ (CPROF_STRATA - 1)
-
 enum cprof_block_state {
 	CPROF_BLOCK_UNKNOWN, /* nothing was told of it yet */
 	CPROF_BLOCK_IN,
@@ -30,7 +25,6 @@ struct cprof_stratum {
 struct cprof_place {
 	bool known;
 	uint32_t stack;
-	double weight;
 	enum cprof_wait_kind kind; /* CPROF_WAITS: by names */
 };
 
@@ -45,12 +39,14 @@ struct cprof_block_thread {
 	bool unsure; /* records were lost since it went out */
 	enum cprof_block_state state;
 	uint64_t out_ns;
+	uint64_t over_ns; /* OUT: that wait is over since then, and not yet counted */
 	uint64_t in_ns;
 	uint64_t sampled_ns;       /* when `next` was */
 	struct cprof_place next;   /* of a sample whose switch-out has not come */
 	struct cprof_place place;  /* of the present wait */
 	struct cprof_place asleep; /* as a dump found it */
-	struct cprof_stratum strata[CPROF_STRATA];
+	struct cprof_stratum strata[CPROF_PERF_STRATA];
+	struct cprof_perf_stratum told[CPROF_PERF_STRATA]; /* the last sums */
 	double unsure_count; /* waits during which records were lost */
 	double unsure_ns;
 	UT_hash_handle hh;

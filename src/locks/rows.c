@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define NAMES_MAX    128 /* of a stack, for its kind */
+#define PROBE_FRAMES 6   /* that lie between the scheduler and who takes the stack */
 #define KERNEL_START (1ull << 63)
 
 /* --- rows ---------------------------------------------------------------------------------- */
@@ -60,11 +61,11 @@ static bool add_unsampled(const struct cprof_block_thread *thread, struct cprof_
 
 	if (unsure.count > 0 && !add_row(rows, unsure))
 		return false;
-	for (unsigned i = 0; i < CPROF_STRATA; i++) {
+	for (unsigned i = 0; i < CPROF_PERF_STRATA; i++) {
 		const struct cprof_stratum *stratum = &thread->strata[i];
 		struct cprof_row row = {
 			.marker = CPROF_ROW_NOT_SAMPLED,
-			.kind = i == CPROF_STRATA_RUNQ ? CPROF_WAIT_RUNQ : CPROF_WAIT_NONE,
+			.kind = i == CPROF_PERF_STRATUM_RUNQ ? CPROF_WAIT_RUNQ : CPROF_WAIT_NONE,
 			.thread = thread->index,
 			.count = stratum->count,
 			.ns = stratum->ns,
@@ -76,7 +77,8 @@ static bool add_unsampled(const struct cprof_block_thread *thread, struct cprof_
 	return true;
 }
 
-/* A wait that goes on: it is one, whatever its stack stands for among those that ended. */
+/* A wait that goes on, or is not yet counted: it is one, whatever its stack stands for among those
+ * that ended. */
 static bool add_pending(const struct cprof_block *block, const struct cprof_block_thread *thread,
 			uint64_t now, struct cprof_block_rows *rows)
 {
@@ -85,7 +87,8 @@ static bool add_pending(const struct cprof_block *block, const struct cprof_bloc
 		.kind = thread->preempted ? CPROF_WAIT_RUNQ : thread->place.kind,
 		.thread = thread->index,
 		.count = 1,
-		.ns = (double)cprof_block_length(block, thread, now),
+		.ns = (double)cprof_block_length(block, thread,
+						 thread->over_ns ? thread->over_ns : now),
 	};
 
 	if (thread->ended || thread->state != CPROF_BLOCK_OUT || !(row.ns > 0))
@@ -184,7 +187,22 @@ static bool is_scheduler(const char *name)
 	return false;
 }
 
-/* The stack as it is shown, and what it waits for if that is not known yet. */
+/* How many frames of the kernel are left out: the scheduler's, and what called us from there. */
+static size_t count_scheduler(const char *const *names, size_t kernel)
+{
+	size_t first = 0;
+
+	while (first < kernel && !is_scheduler(names[first]))
+		first++;
+	if (first == kernel || first > PROBE_FRAMES)
+		return 0;
+	while (first < kernel && is_scheduler(names[first]))
+		first++;
+	return first;
+}
+
+/* The stack as it is shown, and what it waits for if that is not known yet. Who is preempted waits
+ * for a CPU: nothing that the kernel does says more. */
 static uint32_t show_stack(struct cprof_profile *profile, uint32_t stack, bool no_kernel,
 			   enum cprof_wait_kind *kind)
 {
@@ -193,18 +211,17 @@ static uint32_t show_stack(struct cprof_profile *profile, uint32_t stack, bool n
 	CPROF_AUTO_FREE uint32_t *items = NULL;
 	size_t kernel = 0;
 	size_t count = CPROF_MIN(span.count, NAMES_MAX);
-	size_t left_out = 0;
+	size_t left_out;
 
 	while (kernel < span.count && is_kernel(profile, profile->stack_items[span.first + kernel]))
 		kernel++;
 	for (size_t i = 0; i < count; i++)
 		names[i] = name_of(profile, profile->stack_items[span.first + i]);
+	left_out = no_kernel || *kind == CPROF_WAIT_RUNQ
+			   ? kernel
+			   : count_scheduler(names, CPROF_MIN(kernel, count));
 	if (*kind == CPROF_WAITS)
 		*kind = cprof_block_kind(names, CPROF_MIN(kernel, count), count);
-	while (left_out < CPROF_MIN(kernel, count) && is_scheduler(names[left_out]))
-		left_out++;
-	if (no_kernel)
-		left_out = kernel;
 	if (!left_out || left_out == span.count)
 		return stack;
 	/* Copied: interning may move the array. */

@@ -38,6 +38,18 @@ static void draw_speeds(double speeds[CLOCKS])
 		speeds[i] *= CLOCKS / sum;
 }
 
+/* Nothing is sampled into it. Where waits are summed up, it is told there how long each was. */
+static int records_open(const struct cprof_perf *perf, struct cprof_ring *ring)
+{
+	int fd;
+
+	if (!perf->waits || ring->waits >= 0)
+		return 0;
+	fd = cprof_event_waits(perf, ring);
+	ring->waits = CPROF_MAX(fd, -1);
+	return CPROF_MIN(fd, 0);
+}
+
 static int ring_open(struct cprof_perf *perf, size_t ring)
 {
 	uint64_t slow = CLOCKS * perf->period;
@@ -45,11 +57,8 @@ static int ring_open(struct cprof_perf *perf, size_t ring)
 	double speeds[CLOCKS];
 	int status;
 
-	if (perf->config.clock == CPROF_PERF_SWITCHES && perf->rings[ring].gate < 0) {
-		perf->rings[ring].gate = cprof_event_gate(perf, perf->rings[ring].cpu);
-		if (perf->rings[ring].gate < 0)
-			return perf->rings[ring].gate;
-	}
+	if (perf->rings[ring].records)
+		return records_open(perf, &perf->rings[ring]);
 	/* The period of cycles varies by itself, switches have none. */
 	if (perf->config.clock != CPROF_PERF_CPU_CLOCK)
 		return cprof_event_add(perf, -1, ring, perf->period, NULL);
@@ -67,7 +76,7 @@ static int ring_open(struct cprof_perf *perf, size_t ring)
 struct cprof_error *cprof_cpuwide_open(struct cprof_perf *perf)
 {
 	for (size_t i = 0; i < perf->ring_count; i++) {
-		int status = perf->rings[i].records ? 0 : ring_open(perf, i);
+		int status = ring_open(perf, i);
 
 		if (status < 0 && status != -ENODEV)
 			return cprof_event_error(perf, -status);

@@ -107,25 +107,28 @@ static void attr_records(const struct cprof_perf *perf, struct perf_event_attr *
 	attr->mmap = attr->mmap2 = attr->comm = attr->comm_exec = attr->task = 1;
 }
 
-int cprof_event_gate(struct cprof_perf *perf, unsigned cpu)
+int cprof_event_waits(const struct cprof_perf *perf, const struct cprof_ring *ring)
 {
 	struct perf_event_attr attr;
 	int fd;
 
 	attr_common(perf, &attr);
 	attr.type = PERF_TYPE_SOFTWARE;
-	attr.config = PERF_COUNT_SW_CONTEXT_SWITCHES;
+	attr.config = PERF_COUNT_SW_BPF_OUTPUT;
 	attr.sample_period = 1;
-	attr.sample_type = PERF_SAMPLE_IDENTIFIER; /* the less, the cheaper */
+	attr.sample_type = cprof_perf_wait_format(perf).sample_type;
 	attr.sample_regs_user = 0;
 	attr.sample_stack_user = 0;
-	attr.read_format = 0;
-	fd = cprof_event_open(&attr, -1, (int)cpu);
-	if (fd >= 0 && ioctl(fd, PERF_EVENT_IOC_SET_BPF, perf->bpf_program) < 0) {
-		int errnum = errno;
+	fd = cprof_event_open(&attr, -1, (int)ring->cpu);
+	if (fd >= 0) {
+		int status = ioctl(fd, PERF_EVENT_IOC_SET_OUTPUT, ring->fd) < 0
+				     ? -errno
+				     : cprof_waits_event(perf, ring->cpu, fd);
 
-		close(fd);
-		return -errnum;
+		if (status < 0) {
+			close(fd);
+			return status;
+		}
 	}
 	return fd;
 }

@@ -23,6 +23,18 @@ const char *cprof_perf_way_name(enum cprof_perf_way way)
 					      : "auto";
 }
 
+unsigned cprof_perf_stratum_of(uint64_t ns, bool preempted)
+{
+	unsigned stratum = 0;
+
+	if (preempted)
+		return CPROF_PERF_STRATUM_RUNQ;
+	for (ns >>= CPROF_PERF_STRATUM_FIRST; ns && stratum < CPROF_PERF_STRATUM_RUNQ - 1;
+	     ns >>= CPROF_PERF_STRATUM_BITS)
+		stratum++;
+	return stratum;
+}
+
 /* --- opening ------------------------------------------------------------------------------- */
 
 static void format_init(struct cprof_perf *perf)
@@ -30,11 +42,15 @@ static void format_init(struct cprof_perf *perf)
 	struct cprof_perf_format *format = &perf->format;
 
 	*format = (struct cprof_perf_format){
-		.sample_type = PERF_SAMPLE_IDENTIFIER | PERF_SAMPLE_IP | PERF_SAMPLE_TID |
-			       PERF_SAMPLE_TIME | PERF_SAMPLE_CPU | PERF_SAMPLE_PERIOD,
+		.sample_type = PERF_SAMPLE_IDENTIFIER | PERF_SAMPLE_TID | PERF_SAMPLE_TIME |
+			       PERF_SAMPLE_CPU,
 		.sample_id_all = true,
 	};
-	if (perf->kernel && perf->config.clock != CPROF_PERF_BIRTHS)
+	if (!cprof_perf_is_traced(perf))
+		format->sample_type |= PERF_SAMPLE_PERIOD;
+	if (perf->way == CPROF_PERF_CPU_WIDE && perf->config.clock == CPROF_PERF_SWITCHES)
+		format->sample_type |= PERF_SAMPLE_RAW;
+	else if (perf->kernel && perf->config.clock != CPROF_PERF_BIRTHS)
 		format->sample_type |= PERF_SAMPLE_CALLCHAIN;
 	if (perf->config.user_stack) {
 		format->sample_type |= PERF_SAMPLE_REGS_USER | PERF_SAMPLE_STACK_USER;
@@ -53,7 +69,6 @@ static void way_close(struct cprof_perf *perf)
 		cprof_event_forget(perf, event);
 	}
 	cprof_perthread_close(perf);
-	cprof_thin_close(perf);
 	cprof_rings_close(perf);
 	cprof_bpf_close(perf);
 }
@@ -121,7 +136,7 @@ struct cprof_error *cprof_perf_create(const struct cprof_target *target,
 	perf->target = target;
 	perf->config = *config;
 	perf->period = traced ? 1 : 1000000000ull / config->rate;
-	perf->epoll = perf->bpf_map = perf->bpf_program = perf->bpf_shares = -1;
+	perf->epoll = perf->bpf_map = perf->bpf_program = -1;
 	perf->bpf_outputs = perf->bpf_link = -1;
 	error = ways_open(perf);
 	if (error) {
@@ -156,8 +171,8 @@ struct cprof_error *cprof_perf_enable(struct cprof_perf *perf)
 			return cprof_event_error(perf, errno);
 	}
 	for (size_t i = 0; i < perf->ring_count; i++)
-		if (perf->rings[i].gate >= 0 &&
-		    ioctl(perf->rings[i].gate, PERF_EVENT_IOC_ENABLE, 0) < 0)
+		if (perf->rings[i].waits >= 0 &&
+		    ioctl(perf->rings[i].waits, PERF_EVENT_IOC_ENABLE, 0) < 0)
 			return cprof_event_error(perf, errno);
 	perf->enabled = true;
 	perf->stack_since = cprof_now_ns();
@@ -171,10 +186,8 @@ void cprof_perf_disable(struct cprof_perf *perf)
 	struct cprof_event *event;
 	struct cprof_event *next;
 
-	for (size_t i = 0; i < perf->ring_count; i++)
-		if (perf->rings[i].gate >= 0)
-			ioctl(perf->rings[i].gate, PERF_EVENT_IOC_DISABLE, 0);
-
+	if (perf->waits) /* the sums stay as they are */
+		cprof_bpf_detach(perf);
 	HASH_ITER(hh, perf->events, event, next)
 	{
 		if (event->fd >= 0)
@@ -211,7 +224,7 @@ static bool sample_counts(struct cprof_perf *perf, const struct cprof_perf_recor
 }
 
 /* Notes what concerns us; false if the record is not for the handler. */
-static bool record_concerns(struct cprof_perf *perf, const struct cprof_perf_record *record)
+static bool record_concerns(struct cprof_perf *perf, struct cprof_perf_record *record)
 {
 	bool per_thread = perf->way == CPROF_PERF_PER_THREAD;
 
@@ -226,14 +239,18 @@ static bool record_concerns(struct cprof_perf *perf, const struct cprof_perf_rec
 	default:
 		break;
 	}
+	if (record->type == CPROF_PERF_WAIT)
+		return cprof_waits_told(perf, record);
 	if (record->pid != cprof_target_info(perf->target)->pid)
 		return false;
 	if (record->tid <= 0) /* a thread past its end, that only has to leave its CPU */
 		return false;
-	if (record->type == CPROF_PERF_SAMPLE)
+	if (record->type == CPROF_PERF_SAMPLE) {
+		perf->thin_samples++;
 		return sample_counts(perf, record);
-	if (record->type == CPROF_PERF_SWITCH && record->switched.out && !per_thread)
-		cprof_thin_saw(perf, record->tid);
+	}
+	if (record->type == CPROF_PERF_EXIT)
+		cprof_waits_ended(perf, record->tid);
 	if (per_thread && record->type == CPROF_PERF_FORK)
 		cprof_perthread_started(perf, record->tid);
 	if (per_thread && record->type == CPROF_PERF_EXIT)
@@ -241,20 +258,48 @@ static bool record_concerns(struct cprof_perf *perf, const struct cprof_perf_rec
 	return true;
 }
 
+struct cprof_perf_format cprof_perf_wait_format(const struct cprof_perf *perf)
+{
+	struct cprof_perf_format format = perf->format;
+
+	format.sample_type &= ~(uint64_t)(PERF_SAMPLE_REGS_USER | PERF_SAMPLE_STACK_USER);
+	format.only_waits = true;
+	return format;
+}
+
 /* The ring whose next record is the oldest of all and older than `horizon`. */
 static struct cprof_ring *ring_oldest(struct cprof_perf *perf, uint64_t horizon)
 {
+	const struct cprof_perf_format of_waits = cprof_perf_wait_format(perf);
 	struct cprof_ring *oldest = NULL;
 
 	for (size_t i = 0; i < perf->ring_count; i++) {
 		struct cprof_ring *ring = &perf->rings[i];
 
-		if (!cprof_ring_next(ring, &perf->format) || ring->record.time >= horizon)
+		if (!cprof_ring_next(ring, ring->waits >= 0 ? &of_waits : &perf->format) ||
+		    ring->record.time >= horizon)
 			continue;
 		if (!oldest || ring->record.time < oldest->record.time)
 			oldest = ring;
 	}
 	return oldest;
+}
+
+/* A sample can tell of the wait before its own. */
+static void hand_out_wait(struct cprof_perf *perf, const struct cprof_perf_record *record,
+			  void (*handler)(void *, const struct cprof_perf_record *), void *context)
+{
+	struct cprof_perf_record wait = {
+		.type = CPROF_PERF_WAIT,
+		.pid = record->pid,
+		.tid = record->tid,
+		.time = record->time,
+		.cpu = record->cpu,
+		.wait = record->sample.before,
+	};
+
+	if (record_concerns(perf, &wait))
+		handler(context, &wait);
 }
 
 void cprof_perf_drain(struct cprof_perf *perf, bool final,
@@ -274,8 +319,8 @@ void cprof_perf_drain(struct cprof_perf *perf, bool final,
 			ring->record.sample.period = perf->period;
 		if (ring->record.type == CPROF_PERF_LOST)
 			ring->record.lost.records = ring->records;
-		if (ring->record.type == CPROF_PERF_SAMPLE)
-			ring->record.sample.weight = cprof_thin_weight(perf, &ring->record);
+		if (ring->record.type == CPROF_PERF_SAMPLE && ring->record.sample.before.from)
+			hand_out_wait(perf, &ring->record, handler, context);
 		if (record_concerns(perf, &ring->record))
 			handler(context, &ring->record);
 		cprof_ring_consume(ring);
@@ -293,7 +338,8 @@ static void events_read(struct cprof_perf *perf)
 	struct cprof_event *event;
 	struct cprof_event *next;
 
-	perf->read_lost = perf->read_lost_records = perf->read_counted = 0;
+	perf->read_lost = perf->read_counted = 0;
+	perf->read_lost_records = cprof_waits_unknown(perf);
 	HASH_ITER(hh, perf->events, event, next)
 	{
 		bool records = perf->rings[event->ring].records;
@@ -301,8 +347,10 @@ static void events_read(struct cprof_perf *perf)
 		cprof_event_tally(perf, event, &perf->read_counted,
 				  records ? &perf->read_lost_records : &perf->read_lost);
 	}
-	for (size_t i = 0; i < perf->ring_count; i++)
+	for (size_t i = 0; i < perf->ring_count; i++) {
 		cprof_event_read(perf, perf->rings[i].fd, &ignored, &perf->read_lost_records);
+		cprof_event_read(perf, perf->rings[i].waits, &ignored, &perf->read_lost_records);
+	}
 }
 
 void cprof_perf_stats(struct cprof_perf *perf, struct cprof_perf_stats *stats)

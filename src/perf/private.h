@@ -15,7 +15,7 @@
 struct cprof_ring {
 	int fd;
 	unsigned cpu;
-	int gate;     /* SWITCHES, CPU-wide: the event that has another one sample; -1 none */
+	int waits;    /* SWITCHES, CPU-wide: the event that tells how long waits were; -1 none */
 	bool records; /* only for what its owner tells: samples cannot crowd it out */
 	struct perf_event_mmap_page *page; /* followed by `size` bytes of data */
 	uint8_t *data;
@@ -28,6 +28,22 @@ struct cprof_ring {
 	size_t record_length;
 	bool pending;
 	uint64_t malformed;
+};
+
+/* perf.c */
+/* In the rings of records, CPU-wide. */
+struct cprof_perf_format cprof_perf_wait_format(const struct cprof_perf *perf);
+
+/* What the program of waits.c tells of a wait, as record.c reads it. */
+#define CPROF_WAIT_PREEMPTED 1u
+#define CPROF_WAIT_KEPT      2u
+#define CPROF_WAIT_SPENT     32 /* from this bit on: what its sample took, ns */
+struct cprof_told {
+	uint64_t key;    /* bpf_get_current_pid_tgid() of the thread */
+	uint64_t out_ns; /* 0: it was not seen before */
+	uint64_t in_ns;
+	uint64_t share; /* of 2^32: by what chance it was kept */
+	uint64_t flags; /* CPROF_WAIT_*, of the wait */
 };
 
 /* ring.c */
@@ -84,13 +100,13 @@ struct cprof_perf {
 	struct cprof_owner *owners; /* hash by tid */
 	int bpf_map;
 	int bpf_program;
-	int bpf_outputs;    /* SWITCHES, BIRTHS: the sampling event of each CPU */
-	int bpf_link;       /* BIRTHS: the program at its tracepoint */
-	int bpf_shares;     /* by thread: the share of its samples that is kept, of 2^32 */
-	bool bpf_inner_ids; /* which are those of the target's own namespace */
+	int bpf_outputs; /* SWITCHES, BIRTHS: the sampling event of each CPU */
+	int bpf_link;    /* of both: the program at its tracepoint */
 
-	/* SWITCHES, CPU-wide: thinning, see thin.c. */
-	struct cprof_thin *thins; /* hash by tid */
+	/* SWITCHES, CPU-wide: see waits.c, and thin.c. */
+	struct cprof_waits *waits;
+	double thin_level; /* samples of a thread in a window */
+	uint64_t thin_samples;
 	uint64_t thin_looked;
 
 	/* Adapting stack dumps, see stack.c. */
@@ -122,8 +138,8 @@ static inline bool cprof_perf_is_traced(const struct cprof_perf *perf)
 }
 
 /* event.c: attributes and opening, common to both ways. */
-/* An event at each switch of a CPU, whose filter decides what is sampled. */
-int cprof_event_gate(struct cprof_perf *perf, unsigned cpu);
+/* The event of that ring through which is told how long waits were. */
+int cprof_event_waits(const struct cprof_perf *perf, const struct cprof_ring *ring);
 void cprof_event_attr_dummy(const struct cprof_perf *perf, struct perf_event_attr *attr);
 int cprof_event_open(const struct perf_event_attr *attr, pid_t pid, int cpu);
 /* Why perf_event_open() failed, as the user can understand it. */
@@ -161,16 +177,29 @@ struct cprof_error *cprof_tracepoint_find(const char *name, uint64_t *id);
 /* bpf.c */
 struct cprof_error *cprof_bpf_open(struct cprof_perf *perf);
 void cprof_bpf_close(struct cprof_perf *perf);
+/* SWITCHES, BIRTHS: nothing is sampled, or told, any more. */
+void cprof_bpf_detach(struct cprof_perf *perf);
 /* SWITCHES, BIRTHS: that event samples on that CPU from now on; a negative errno on failure. */
 int cprof_bpf_output(const struct cprof_perf *perf, unsigned cpu, int fd);
-/* Keeps that share (1: all) of a thread's samples from now on; false if it cannot. */
-bool cprof_bpf_share(struct cprof_perf *perf, uint32_t tid, double share);
+
+/* waits.c */
+/* Closed with the session in any case. */
+struct cprof_error *cprof_waits_open(struct cprof_perf *perf);
+void cprof_waits_close(struct cprof_perf *perf);
+/* That event tells on that CPU; a negative errno on failure. */
+int cprof_waits_event(const struct cprof_perf *perf, unsigned cpu, int fd);
+/* Samples that a thread may give in a window, which lasts so many seconds. */
+void cprof_waits_level(struct cprof_perf *perf, double samples);
+double cprof_waits_window(void);
+/* Says whose wait a record tells; false if that is not known. */
+bool cprof_waits_told(struct cprof_perf *perf, struct cprof_perf_record *record);
+void cprof_waits_ended(struct cprof_perf *perf, pid_t tid);
+/* Switches that found no room. */
+uint64_t cprof_waits_unknown(const struct cprof_perf *perf);
 
 /* thin.c */
-void cprof_thin_saw(struct cprof_perf *perf, pid_t tid);
-double cprof_thin_weight(const struct cprof_perf *perf, const struct cprof_perf_record *record);
+void cprof_thin_open(struct cprof_perf *perf);
 void cprof_thin_adapt(struct cprof_perf *perf);
-void cprof_thin_close(struct cprof_perf *perf);
 
 /* cpuwide.c, perthread.c: open the sampling events. */
 struct cprof_error *cprof_cpuwide_open(struct cprof_perf *perf);

@@ -3,16 +3,15 @@
  * Decodes perf records; the layouts are those of perf_event_open(2). Bytes come from a ring that
  * only the kernel writes, but names, stacks and registers in them are the target's.
  */
-#include <cprof/perf.h>
+#include "private.h"
 #include <cprof/reader.h>
-#include <linux/perf_event.h>
 #include <sys/mman.h>
 
 /* Fields this decoder knows how to step over; anything else makes a sample unreadable. */
 #define KNOWN_FIELDS                                                                               \
 	(PERF_SAMPLE_IDENTIFIER | PERF_SAMPLE_IP | PERF_SAMPLE_TID | PERF_SAMPLE_TIME |            \
 	 PERF_SAMPLE_ADDR | PERF_SAMPLE_ID | PERF_SAMPLE_STREAM_ID | PERF_SAMPLE_CPU |             \
-	 PERF_SAMPLE_PERIOD | PERF_SAMPLE_CALLCHAIN | PERF_SAMPLE_REGS_USER |                      \
+	 PERF_SAMPLE_PERIOD | PERF_SAMPLE_CALLCHAIN | PERF_SAMPLE_RAW | PERF_SAMPLE_REGS_USER |    \
 	 PERF_SAMPLE_STACK_USER)
 
 /* DWARF register number of each PERF_REG_X86_* (asm/perf_regs.h), -1: segments and flags. */
@@ -125,6 +124,35 @@ static void stack_parse(struct cprof_reader *reader, struct cprof_perf_sample *s
 	sample->stack_cut = valid == size;
 }
 
+/* What a program tells: of a wait, and the frames of the kernel. */
+static void told_parse(struct cprof_reader *reader, struct cprof_perf_wait *wait,
+		       struct cprof_perf_sample *sample)
+{
+	uint32_t size = cprof_reader_u32(reader);
+	const uint8_t *bytes = cprof_reader_bytes(reader, size);
+	struct cprof_told told;
+
+	if (!bytes || size < sizeof(told)) {
+		reader->bad = true;
+		return;
+	}
+	memcpy(&told, bytes, sizeof(told));
+	*wait = (struct cprof_perf_wait){
+		.key = told.key,
+		.from = told.out_ns,
+		.until = told.in_ns,
+		.preempted = told.flags & CPROF_WAIT_PREEMPTED,
+		.spent = told.flags >> CPROF_WAIT_SPENT,
+		.weight = told.share ? 0x1p32 / (double)told.share : 0,
+	};
+	if (!sample)
+		return;
+	if (!(told.flags & CPROF_WAIT_KEPT))
+		wait->from = 0;
+	sample->kernel_chain = (const uint64_t *)(bytes + sizeof(told));
+	sample->kernel_count = (size - sizeof(told)) / sizeof(uint64_t);
+}
+
 static bool sample_parse(const struct cprof_perf_format *format, struct cprof_reader *reader,
 			 struct cprof_perf_record *record)
 {
@@ -132,7 +160,6 @@ static bool sample_parse(const struct cprof_perf_format *format, struct cprof_re
 	uint64_t type = format->sample_type;
 
 	record->type = CPROF_PERF_SAMPLE;
-	sample->weight = 1;
 	if (type & ~(uint64_t)KNOWN_FIELDS)
 		return false;
 	if (type & PERF_SAMPLE_IDENTIFIER)
@@ -159,6 +186,12 @@ static bool sample_parse(const struct cprof_perf_format *format, struct cprof_re
 		sample->period = cprof_reader_u64(reader);
 	if (type & PERF_SAMPLE_CALLCHAIN)
 		callchain_parse(reader, sample);
+	if (type & PERF_SAMPLE_RAW && format->only_waits) {
+		record->type = CPROF_PERF_WAIT;
+		told_parse(reader, &record->wait, NULL);
+	} else if (type & PERF_SAMPLE_RAW) {
+		told_parse(reader, &sample->before, sample);
+	}
 	if (type & PERF_SAMPLE_REGS_USER)
 		regs_parse(format, reader, sample);
 	if (type & PERF_SAMPLE_STACK_USER)

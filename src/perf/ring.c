@@ -36,9 +36,9 @@ void cprof_ring_deinit(struct cprof_ring *ring)
 	free(ring->scratch);
 	if (ring->fd >= 0)
 		close(ring->fd);
-	if (ring->gate >= 0)
-		close(ring->gate);
-	*ring = (struct cprof_ring){.fd = -1, .gate = -1};
+	if (ring->waits >= 0)
+		close(ring->waits);
+	*ring = (struct cprof_ring){.fd = -1, .waits = -1};
 }
 
 void cprof_ring_refresh(struct cprof_ring *ring)

@@ -14,7 +14,7 @@
 #define RINGS_TOTAL  (64u << 20)
 #define CPUS_ONLINE  "/sys/devices/system/cpu/online"
 #define CPUS_MAX     65536
-/* Of each CPU when stack dumps are resized: two rings, a gate, old and new clocks. */
+/* Of each CPU when stack dumps are resized: two rings, what tells of waits, old and new clocks. */
 #define DESCRIPTORS_CPU   16
 #define DESCRIPTORS_SPARE 128 /* for everything else we open */
 
@@ -60,8 +60,8 @@ static struct cprof_error *cpus_find(struct cprof_perf *perf, size_t *count)
 	return NULL;
 }
 
-/* Switch records carry the times, FORK records the number of births: they get rings of their own,
- * where stacks cannot fill them. */
+/* Records of waits or switches carry the times, FORK records the number of births: they get rings
+ * of their own, where stacks cannot fill them. */
 static bool apart(const struct cprof_perf *perf)
 {
 	return cprof_perf_is_traced(perf);
@@ -72,10 +72,13 @@ static bool has_switches(const struct cprof_perf *perf)
 	return perf->config.clock == CPROF_PERF_SWITCHES;
 }
 
-/* 150,000 switches a second on a CPU are 17 MB of records. Of births the stacks come in bursts. */
+/* 150,000 switches a second on a CPU are 17 MB of records, if each is told. Otherwise it is stacks
+ * that come in bursts. */
 static bool ring_is_large(const struct cprof_perf *perf, const struct cprof_ring *ring)
 {
-	return apart(perf) && ring->records == has_switches(perf);
+	bool all = has_switches(perf) && (perf->way == CPROF_PERF_PER_THREAD || !perf->config.rate);
+
+	return apart(perf) && ring->records == all;
 }
 
 /* Opens the dummy that owns the ring of a CPU. It wakes us when a quarter of the ring is full. */
@@ -88,9 +91,7 @@ static int owner_open(struct cprof_perf *perf, const struct cprof_ring *ring, si
 
 	cprof_event_attr_dummy(perf, &attr);
 	attr.wakeup_watermark = (uint32_t)(size / 4);
-	if (ring->records && perf->way == CPROF_PERF_CPU_WIDE)
-		attr.context_switch = has_switches(perf);
-	else if (apart(perf))
+	if (apart(perf) && !ring->records)
 		attr.mmap = attr.mmap2 = attr.comm = attr.comm_exec = attr.task = 0;
 	fd = cprof_event_open(&attr, pid, (int)ring->cpu);
 	if (fd == -EINVAL && perf->has_format_lost) { /* before Linux 6.0 */
@@ -121,7 +122,7 @@ static struct cprof_error *rings_try(struct cprof_perf *perf, size_t cpus, size_
 
 		*ring = (struct cprof_ring){
 			.fd = -1,
-			.gate = -1,
+			.waits = -1,
 			.cpu = perf->cpus[i % cpus],
 			.records = apart(perf) && i < cpus,
 		};

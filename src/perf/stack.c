@@ -10,7 +10,8 @@
 #define STACK_MIN   8192u
 #define STACK_UNIT  4096u
 #define STACK_FIRST 16384u /* for what is traced, as the next */
-#define STACK_SMALL 1024u  /* least and unit */
+#define STACK_SMALL 1024u  /* least of births */
+#define STACK_FINE  256u   /* least of switches, and the unit */
 /* A record is shorter than 64 KB; this leaves room for registers and a kernel chain of 127. */
 #define STACK_MAX     64240u
 #define RATE_FREE     199 /* up to here 64 KB cost nothing that can be measured */
@@ -51,14 +52,20 @@ static void resize(struct cprof_perf *perf, uint32_t bytes, uint64_t now)
 	look_again(perf, now);
 }
 
-/* Twice what was needed, in whole pages. */
+/* Twice what was needed, in whole pages. Of switches, where every byte counts, not much more than
+ * that. */
 static uint32_t size_wanted(const struct cprof_perf *perf)
 {
-	uint32_t unit = cprof_perf_is_traced(perf) ? STACK_SMALL : STACK_UNIT;
-	uint32_t least = cprof_perf_is_traced(perf) ? STACK_SMALL : STACK_MIN;
-	uint32_t want = (2 * perf->stack_need + unit - 1) / unit * unit;
+	bool switches = perf->config.clock == CPROF_PERF_SWITCHES;
+	uint32_t least = switches                     ? STACK_FINE
+			 : cprof_perf_is_traced(perf) ? STACK_SMALL
+						      : STACK_MIN;
+	uint32_t unit = CPROF_MIN(least, STACK_UNIT);
+	uint64_t need = perf->stack_need;
+	uint64_t want = switches ? need + need / 4 : 2 * need;
 
-	return CPROF_MIN(CPROF_MAX(want, least), perf->stack_limit);
+	want = (want + unit - 1) / unit * unit;
+	return (uint32_t)CPROF_MIN(CPROF_MAX(want, least), perf->stack_limit);
 }
 
 /* Births come in bursts. A dump is as long as half a ring allows for as many as came in a tick: one

@@ -177,6 +177,7 @@ static void take(struct cprof_session *session, const struct cprof_perf_record *
 		break;
 	case CPROF_PERF_MMAP:
 	case CPROF_PERF_SWITCH:
+	case CPROF_PERF_WAIT:
 	case CPROF_PERF_THROTTLE:
 	case CPROF_PERF_OTHER:
 		break;

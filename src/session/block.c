@@ -8,6 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SUM_EVERY_NS 100000000ull
+#define SUM_COST     50
+#define MARGIN_NS    1000000ull /* what happened this short a time ago is not yet told */
+
 /* --- opening ------------------------------------------------------------------------------- */
 
 struct cprof_error *cprof_session_block_open(struct cprof_session *session)
@@ -45,6 +49,7 @@ static void begin(struct cprof_session *session, uint64_t time)
 	session->block_begun_ns = time;
 	cprof_builder_profile(session->block_builder)->time_ns = (int64_t)cprof_wall_ns();
 	cprof_block_begin(session->block, time);
+	cprof_perf_count_from(session->switches, time);
 }
 
 /* The stack of a dump, as the builder wants it; 0: there is none. */
@@ -146,8 +151,17 @@ static void on_sample(struct cprof_session *session, const struct cprof_perf_rec
 	cprof_session_unwind(session, session->switches, record, counts, &stack);
 	cprof_block_sample(session->block, record->tid, record->time,
 			   cprof_builder_stack(session->block_builder, record->sample.kernel_chain,
-					       record->sample.kernel_count, &stack),
-			   record->sample.weight);
+					       record->sample.kernel_count, &stack));
+}
+
+static void on_wait(struct cprof_session *session, const struct cprof_perf_record *record)
+{
+	const struct cprof_perf_wait *wait = &record->wait;
+
+	if (wait->from)
+		cprof_block_wait(session->block, record->tid, wait);
+	else
+		cprof_block_in(session->block, record->tid, wait->until);
 }
 
 static void on_comm(struct cprof_session *session, const struct cprof_perf_record *record)
@@ -175,6 +189,9 @@ static void take(struct cprof_session *session, const struct cprof_perf_record *
 		else
 			cprof_block_in(session->block, record->tid, record->time);
 		break;
+	case CPROF_PERF_WAIT:
+		on_wait(session, record);
+		break;
 	case CPROF_PERF_COMM:
 		on_comm(session, record);
 		break;
@@ -185,7 +202,7 @@ static void take(struct cprof_session *session, const struct cprof_perf_record *
 		cprof_block_ended(session->block, record->tid);
 		break;
 	case CPROF_PERF_LOST:
-		if (record->lost.records)
+		if (record->lost.records && session->stats.switches.way == CPROF_PERF_PER_THREAD)
 			cprof_block_lost(session->block);
 		cprof_error_destroy(cprof_perf_rescan(session->switches));
 		break;
@@ -203,9 +220,32 @@ static void on_record(void *context, const struct cprof_perf_record *record)
 	/* Where samples are taken too, their events tell of threads and mappings. */
 	if (!session->perf && record->type != CPROF_PERF_SAMPLE)
 		cprof_session_record(session, record);
+	session->block_records++;
 	pthread_mutex_lock(&session->lock);
 	take(session, record);
 	pthread_mutex_unlock(&session->lock);
+}
+
+static void on_waits(void *context, const struct cprof_perf_waits *waits)
+{
+	const struct cprof_session *session = context;
+
+	cprof_block_sums(session->block, waits);
+}
+
+/* Not oftener than costs a fiftieth of a CPU: there may be thousands of threads. Under the lock. */
+static void add_up(struct cprof_session *session, uint64_t drained_ns, bool final)
+{
+	uint64_t now = cprof_now_ns();
+	bool all = final || now >= session->block_summed_ns + session->block_sum_every_ns;
+
+	cprof_perf_waits(session->switches, all, on_waits, session);
+	if (!all)
+		return;
+	session->block_summed_ns = now;
+	session->block_sum_every_ns = CPROF_MAX(SUM_EVERY_NS, (cprof_now_ns() - now) * SUM_COST);
+	if (!final)
+		session->block_until_ns = drained_ns - MARGIN_NS;
 }
 
 void cprof_session_block_drain(struct cprof_session *session, bool final)
@@ -217,8 +257,7 @@ void cprof_session_block_drain(struct cprof_session *session, bool final)
 	cprof_perf_drain(session->switches, final, on_record, session);
 	cprof_perf_stats(session->switches, &perf);
 	pthread_mutex_lock(&session->lock);
-	if (!final)
-		session->block_until_ns = before;
+	add_up(session, before, final);
 	stats->switches = perf;
 	stats->block_counts.lost = perf.lost;
 	cprof_block_stats(session->block, &stats->block);

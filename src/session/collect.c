@@ -340,6 +340,7 @@ void cprof_session_record(void *context, const struct cprof_perf_record *record)
 		break;
 	case CPROF_PERF_THROTTLE:
 	case CPROF_PERF_SWITCH:
+	case CPROF_PERF_WAIT:
 	case CPROF_PERF_OTHER:
 		break;
 	}

@@ -142,7 +142,7 @@ static void *collect(void *context)
 	struct cprof_session *session = context;
 	struct watch watches[] = {
 		watch_of(session->perf, &session->stats.cpu.samples),
-		watch_of(session->switches, &session->stats.block.switches),
+		watch_of(session->switches, &session->block_records),
 		watch_of(session->births.perf, &session->stats.births_counts.samples),
 	};
 	uint64_t drained_ns = 0;

@@ -50,6 +50,9 @@ struct cprof_session {
 	struct cprof_block *block;
 	uint64_t block_begun_ns; /* 0: not yet */
 	uint64_t block_until_ns; /* what happened before has been told */
+	uint64_t block_records;  /* collector only, as the next two */
+	uint64_t block_summed_ns;
+	uint64_t block_sum_every_ns;
 
 	/* With THREADCREATE; all but `perf` under the lock. */
 	struct cprof_session_births {

@@ -54,8 +54,12 @@ struct cprof_error *cprof_session_start(struct cprof_session *session)
 		CPROF_TRY(cprof_session_start_perf(session));
 		session->started_ns = session->refreshed_ns = cprof_now_ns();
 	}
-	if (session->switches)
+	if (session->switches) {
 		CPROF_TRY(cprof_perf_enable(session->switches));
+		/* Of who awaits its exec, how soon that came is told too late to count from it. */
+		if (session->awaiting_exec)
+			cprof_perf_count_from(session->switches, cprof_now_ns());
+	}
 	if (session->births.perf)
 		CPROF_TRY(cprof_session_births_start(session));
 	/* After enabling: a mapping is either listed here or told by a record. */

@@ -57,6 +57,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	format.sample_type |= data[0] & 2 ? PERF_SAMPLE_CALLCHAIN : 0;
 	format.sample_type |= data[0] & 4 ? PERF_SAMPLE_REGS_USER : 0;
 	format.sample_type |= data[0] & 8 ? PERF_SAMPLE_STACK_USER : 0;
+	format.sample_type |= data[0] & 16 ? PERF_SAMPLE_RAW : 0;
+	format.only_waits = data[0] & 32;
 	length = (uint16_t)(size - 1);
 	bytes = malloc(length ? length : 1); /* of its own, so that ASan sees a read too far */
 	if (!bytes)

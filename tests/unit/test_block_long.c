@@ -76,7 +76,7 @@ static void sums(const struct cprof_block_rows *rows, uint32_t stack, int64_t su
 static void wait_at(pid_t tid, uint64_t time, uint64_t ns, uint32_t stack, bool preempted)
 {
 	if (stack)
-		cprof_block_sample(block, tid, time, stack, 1);
+		cprof_block_sample(block, tid, time, stack);
 	cprof_block_out(block, tid, time, preempted);
 	cprof_block_in(block, tid, time + ns);
 }
@@ -144,7 +144,7 @@ static void test_since(void **state)
 	cprof_block_born(block, 6);
 	wait_at(5, BEGIN + MS, MS, 1, false);
 	wait_at(5, BEGIN + 3 * MS, 100 * MS, 1, false); /* another length, the same stack */
-	cprof_block_sample(block, 6, BEGIN + 10 * MS, 2, 1);
+	cprof_block_sample(block, 6, BEGIN + 10 * MS, 2);
 	cprof_block_out(block, 6, BEGIN + 10 * MS, false); /* goes on for long */
 	assert_null(cprof_block_rows(block, BEGIN + 200 * MS, &before));
 	wait_at(5, BEGIN + 300 * MS, 7 * MS, 1, false);

@@ -408,6 +408,68 @@ static void hostile_samples_are_refused(void **state)
 	assert_false(parse_copy(&strange, words, finish(), &record));
 }
 
+/* What a program tells: key, out, in, share and flags of a wait, then frames. */
+static void put_told(uint64_t flags, size_t frames)
+{
+	/* The size is 4 bytes; the kernel pads what follows. */
+	uint32_t raw[1 + 2 * 5 + 2 * 8 + 1] = {(uint32_t)(40 + 8 * frames + 4)};
+	const uint64_t told[5] = {0x600000007, 5000, 9000, 1ull << 30, flags};
+
+	memcpy(raw + 1, told, sizeof(told));
+	for (uint64_t i = 0; i < frames; i++) {
+		uint64_t frame = (1ull << 63) + i;
+
+		memcpy(raw + 1 + 2 * 5 + 2 * i, &frame, sizeof(frame));
+	}
+	memcpy(&words[used], raw, 4 + raw[0]);
+	used += (4 + raw[0]) / 8;
+}
+
+static void expect_wait(const struct cprof_perf_wait *wait)
+{
+	assert_int_equal(wait->key, 0x600000007);
+	assert_int_equal(wait->from, 5000);
+	assert_int_equal(wait->until, 9000);
+	assert_int_equal(wait->spent, 700);
+	assert_true(wait->preempted);
+	assert_true(wait->weight == 4);
+}
+
+/* A wait of its own, and one that a sample tells with its frames. */
+static void waits_are_told(void **state)
+{
+	struct cprof_perf_format told = {.sample_type = ID_FIELDS | PERF_SAMPLE_RAW,
+					 .sample_id_all = true,
+					 .only_waits = true};
+	struct cprof_perf_record record;
+	uint64_t frame;
+
+	(void)state;
+	put_sample_head();
+	put_told(700ull << 32 | 3, 0);
+	assert_true(parse_copy(&told, words, finish(), &record));
+	assert_int_equal(record.type, CPROF_PERF_WAIT);
+	expect_wait(&record.wait);
+	expect_cuts_refused(&told, true);
+
+	told.only_waits = false;
+	put_sample_head();
+	put_told(700ull << 32 | 3, 5);
+	assert_true(cprof_perf_parse(&told, words, finish(), &record));
+	assert_int_equal(record.type, CPROF_PERF_SAMPLE);
+	expect_wait(&record.sample.before);
+	assert_int_equal(record.sample.kernel_count, 5);
+	memcpy(&frame, (const char *)record.sample.kernel_chain + 32, sizeof(frame));
+	assert_int_equal(frame, (1ull << 63) + 4);
+	expect_cuts_refused(&told, true);
+
+	put_sample_head(); /* none was before */
+	put_told(0, 2);
+	assert_true(cprof_perf_parse(&told, words, finish(), &record));
+	assert_int_equal(record.sample.before.from, 0);
+	assert_int_equal(record.sample.kernel_count, 2);
+}
+
 /* Whatever the bytes, nothing is read outside them and what comes out lies inside them. */
 static void noise_is_survived(void **state)
 {
@@ -492,6 +554,7 @@ int main(void)
 		cmocka_unit_test(a_user_sample_is_read),
 		cmocka_unit_test(a_kernel_chain_is_read),
 		cmocka_unit_test(hostile_samples_are_refused),
+		cmocka_unit_test(waits_are_told),
 		cmocka_unit_test(noise_is_survived),
 	};
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Context switches of live processes, both ways: what a thread slept adds up, stacks are there, and
- * thinning stays true to the number of switches.
+ * Context switches of live processes, both ways: what a thread slept adds up, stacks are there; and
+ * CPU-wide the sums are of all waits, for which the thinned ones stand.
  */
 #include "perf_live.h"
 
@@ -18,6 +18,14 @@ static struct {
 	double weight;
 	bool blocked;
 	uint64_t lasted; /* ns, the whole run */
+	/* CPU-wide: records, and the sums. */
+	uint64_t waits;
+	uint64_t counted;
+	uint64_t counted_ns;
+	uint64_t counted_preempted;
+	uint64_t pending_ns;
+	uint64_t threads;
+	uint64_t ended;
 } seen;
 
 static pid_t watched;
@@ -28,9 +36,15 @@ static void on_switch(void *context, const struct cprof_perf_record *record)
 	assert_int_equal(record->pid, watched);
 	if (record->type == CPROF_PERF_SAMPLE) {
 		seen.samples++;
-		seen.weight += record->sample.weight;
 		seen.stacks += record->sample.has_user && record->sample.stack_length >= 64 &&
 			       record->sample.kernel_count > 2;
+	} else if (record->type == CPROF_PERF_WAIT && record->wait.from) {
+		assert_true(record->wait.until > record->wait.from);
+		assert_true(record->wait.spent < record->wait.until - record->wait.from);
+		seen.waits++;
+		seen.weight += record->wait.weight;
+		if (!record->wait.preempted)
+			seen.waited += record->wait.until - record->wait.from;
 	} else if (record->type == CPROF_PERF_SWITCH && record->switched.out) {
 		seen.outs++;
 		seen.preempted += record->switched.preempted;
@@ -42,6 +56,22 @@ static void on_switch(void *context, const struct cprof_perf_record *record)
 			seen.waited += record->time - seen.out_at;
 		seen.blocked = false;
 	}
+}
+
+static void on_sums(void *context, const struct cprof_perf_waits *waits)
+{
+	const uint64_t *now = context;
+
+	assert_true(waits->tid > 0);
+	seen.threads++;
+	seen.ended += waits->ended;
+	for (unsigned i = 0; i < CPROF_PERF_STRATA; i++) {
+		seen.counted += waits->strata[i].count;
+		seen.counted_ns += waits->strata[i].ns;
+	}
+	seen.counted_preempted += waits->strata[CPROF_PERF_STRATUM_RUNQ].count;
+	if (waits->out_ns)
+		seen.pending_ns += (waits->in_ns ? waits->in_ns : *now) - waits->out_ns;
 }
 
 static void watch(void (*body)(void), enum cprof_perf_way way, unsigned rate,
@@ -63,25 +93,29 @@ static void watch(void (*body)(void), enum cprof_perf_way way, unsigned rate,
 	ok(cprof_perf_create(target, &config, &perf));
 	ok(cprof_perf_enable(perf));
 	begin_ns = cprof_now_ns();
+	cprof_perf_count_from(perf, begin_ns);
 	end_ns = begin_ns + SECOND;
 	while (cprof_now_ns() < end_ns) {
 		struct pollfd fd = {.fd = cprof_perf_fd(perf), .events = POLLIN};
 
 		poll(&fd, 1, 20);
 		cprof_perf_drain(perf, false, on_switch, NULL);
+		cprof_perf_waits(perf, false, on_sums, NULL); /* of threads that ended */
 	}
 	cprof_perf_disable(perf);
-	seen.lasted = cprof_now_ns() - begin_ns;
+	end_ns = cprof_now_ns();
+	seen.lasted = end_ns - begin_ns;
 	cprof_perf_drain(perf, true, on_switch, NULL);
+	cprof_perf_waits(perf, true, on_sums, &end_ns);
 	cprof_perf_stats(perf, stats);
 	cprof_perf_destroy(perf);
 	cprof_target_destroy(target);
 	end(watched);
-	print_message("%s: %lu out, %lu in, %lu samples of weight %.0f, waited %.3f s, lost %lu + "
-		      "%lu, stack %u\n",
+	print_message("%s: %lu out, %lu in, %lu samples, %lu waits of weight %.0f of %lu, waited "
+		      "%.3f s, lost %lu + %lu, stack %u\n",
 		      cprof_perf_way_name(stats->way), seen.outs, seen.ins, seen.samples,
-		      seen.weight, (double)seen.waited / 1e9, stats->lost, stats->lost_records,
-		      stats->stack_bytes);
+		      seen.waits, seen.weight, seen.counted, (double)seen.waited / 1e9, stats->lost,
+		      stats->lost_records, stats->stack_bytes);
 }
 
 static void child_naps(void)
@@ -120,34 +154,52 @@ static void child_pingpong(void)
 		;
 }
 
-static void expect_naps(enum cprof_perf_way way)
+static void expect_clean(const struct cprof_perf_stats *stats, enum cprof_perf_way way)
 {
-	struct cprof_perf_stats stats;
+	assert_int_equal(stats->way, way);
+	assert_int_equal(stats->lost + stats->lost_records + stats->malformed, 0);
+}
 
-	watch(child_naps, way, 0, &stats);
-	assert_int_equal(stats.way, way);
-	/* Every nap is one switch; on a busy machine it lasts longer, never shorter. */
-	assert_true(seen.outs > seen.preempted + 2);
-	assert_true(seen.outs - seen.preempted <= seen.lasted / NAP_NS + 2);
-	assert_true(seen.waited >= (seen.outs - seen.preempted - 2) * NAP_NS);
+/* Every nap is one switch; on a busy machine it lasts longer, never shorter. */
+static void expect_naps(uint64_t naps)
+{
+	assert_true(naps > 2);
+	assert_true(naps <= seen.lasted / NAP_NS + 2);
+	assert_true(seen.waited >= (naps - 2) * NAP_NS);
 	assert_true(seen.waited <= seen.lasted + SECOND / 10);
-	assert_true(seen.ins + 1 >= seen.outs && seen.ins <= seen.outs + 1);
-	assert_int_equal(seen.samples, seen.outs);
-	assert_int_equal(seen.stacks, seen.samples);
-	assert_true(seen.weight == (double)seen.samples);
-	assert_int_equal(stats.lost + stats.lost_records + stats.malformed, 0);
 }
 
 static void test_naps_cpu_wide(void **state)
 {
+	struct cprof_perf_stats stats;
+
 	(void)state;
-	expect_naps(CPROF_PERF_CPU_WIDE);
+	watch(child_naps, CPROF_PERF_CPU_WIDE, 0, &stats);
+	expect_clean(&stats, CPROF_PERF_CPU_WIDE);
+	assert_int_equal(seen.threads, 1);
+	/* Each is told, and as often it is counted; the last goes on. */
+	assert_true(seen.waits + 1 >= seen.samples && seen.waits <= seen.samples);
+	assert_true(seen.weight == (double)seen.waits);
+	assert_int_equal(seen.counted, seen.waits);
+	assert_true(seen.stacks + seen.counted_preempted + 1 >= seen.samples);
+	expect_naps(seen.counted - seen.counted_preempted);
+	/* What is over and what goes on is nearly all of its time. */
+	assert_true(seen.counted_ns + seen.pending_ns <= seen.lasted);
+	assert_true(seen.counted_ns + seen.pending_ns >= seen.lasted - SECOND / 10);
 }
 
 static void test_naps_per_thread(void **state)
 {
+	struct cprof_perf_stats stats;
+
 	(void)state;
-	expect_naps(CPROF_PERF_PER_THREAD);
+	watch(child_naps, CPROF_PERF_PER_THREAD, 0, &stats);
+	expect_clean(&stats, CPROF_PERF_PER_THREAD);
+	expect_naps(seen.outs - seen.preempted);
+	assert_true(seen.ins + 1 >= seen.outs && seen.ins <= seen.outs + 1);
+	assert_int_equal(seen.samples, seen.outs);
+	assert_int_equal(seen.stacks, seen.samples);
+	assert_int_equal(seen.threads + seen.waits, 0);
 }
 
 /* Far fewer stacks than switches, which they stand for all the same. */
@@ -158,15 +210,55 @@ static void test_thinned(void **state)
 	(void)state;
 	watch(child_pingpong, CPROF_PERF_CPU_WIDE, 2000, &stats);
 	assert_int_equal(stats.lost_records, 0);
-	if (seen.outs < 20000) {
+	if (seen.counted < 20000) {
 		print_message("the machine is too busy for many switches\n");
 		return;
 	}
-	assert_true(seen.samples < seen.outs / 2);
+	assert_int_equal(seen.threads, 2);
+	assert_true(seen.samples < seen.counted / 2);
 	assert_true(seen.samples > 500);
-	/* Before it is first thinned, stacks may have been lost. */
-	assert_true(fabs(seen.weight + (double)stats.lost - (double)seen.outs) <
-		    (double)seen.outs / 4);
+	assert_true(seen.samples < 2000 * 3 / 2 * seen.lasted / SECOND);
+	assert_true(fabs(seen.weight - (double)seen.counted) < (double)seen.counted / 4);
+	/* Both threads share one CPU. */
+	assert_true(seen.counted_ns + seen.pending_ns >= seen.lasted / 10 * 9);
+	assert_true(seen.counted_ns + seen.pending_ns <= seen.lasted * 11 / 10);
+}
+
+#define SHORT_NAPS 3
+
+static void *nap_thread(void *unused)
+{
+	for (int i = 0; i < SHORT_NAPS; i++)
+		usleep(1000);
+	return unused;
+}
+
+static void child_short_lives(void)
+{
+	for (;;) {
+		pthread_t threads[8];
+
+		for (int i = 0; i < 8; i++)
+			if (pthread_create(&threads[i], NULL, nap_thread, NULL))
+				_exit(1);
+		for (int i = 0; i < 8; i++)
+			pthread_join(threads[i], NULL);
+	}
+}
+
+/* Each thread is told when it has ended, with all its naps, and then forgotten. */
+static void test_short_lives(void **state)
+{
+	struct cprof_perf_stats stats;
+
+	(void)state;
+	watch(child_short_lives, CPROF_PERF_CPU_WIDE, 0, &stats);
+	assert_int_equal(stats.lost_records, 0);
+	assert_true(seen.ended > 100);
+	assert_true(seen.threads - seen.ended < seen.threads / 2);
+	assert_true(seen.counted - seen.counted_preempted >= (seen.ended - 8) * SHORT_NAPS);
+	/* The last wait of a thread is told by its end. */
+	assert_true(seen.waits + stats.lost >= seen.counted);
 }
 
 int main(void)
@@ -175,6 +267,7 @@ int main(void)
 		cmocka_unit_test(test_naps_cpu_wide),
 		cmocka_unit_test(test_naps_per_thread),
 		cmocka_unit_test(test_thinned),
+		cmocka_unit_test(test_short_lives),
 	};
 
 	main_pid = getpid();

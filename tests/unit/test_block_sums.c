@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Runs beside others.
+ *
+ * Off-CPU accounting where waits are summed up elsewhere and some are sampled: the sums come out
+ * exactly, thinned stacks are unbiased, and what is lost invents nothing.
+ */
+#include "block_world.h"
+
+/* As the kernel sums them up. */
+static struct cprof_perf_waits summed;
+
+static void sum_up(uint64_t ns, bool preempted)
+{
+	struct cprof_perf_stratum *stratum = &summed.strata[cprof_perf_stratum_of(ns, preempted)];
+
+	stratum->count++;
+	stratum->ns += ns;
+}
+
+/* A wait that is summed up, and told with its sample. */
+static void kept_wait(pid_t tid, uint64_t from, uint64_t ns, uint32_t stack, double weight)
+{
+	const struct cprof_perf_wait wait = {
+		.from = from,
+		.until = from + ns,
+		.weight = weight,
+	};
+
+	cprof_block_sample(block, tid, from + 1, stack);
+	cprof_block_wait(block, tid, &wait);
+	sum_up(ns, false);
+}
+
+static void tell_sums(pid_t tid)
+{
+	summed.tid = tid;
+	cprof_block_sums(block, &summed);
+}
+
+/* Three stacks of different lengths, one in twenty with its stack. Over many seeds the estimates
+ * agree with the truth, and their sum always does. */
+static void thinning_is_unbiased(void **state)
+{
+	static const uint64_t lengths[3] = {20000, 45000, 3 * MS};
+	static const unsigned counts[3] = {600, 300, 40};
+	double sums[3] = {0};
+	double missing = 0;
+	double total = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++)
+		total += (double)(lengths[i] * counts[i]);
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		uint64_t now = BEGIN;
+
+		tear_down(NULL);
+		open_block(0, seed);
+		cprof_block_begin(block, BEGIN);
+		noise = seed * 7919;
+		summed = (struct cprof_perf_waits){0};
+		for (unsigned i = 0; i < 3; i++) {
+			for (unsigned j = 0; j < counts[i]; j++) {
+				if (chance() < 0.05)
+					kept_wait(1, now, lengths[i], stacks[2 + i], 20);
+				else
+					sum_up(lengths[i], false);
+				now += lengths[i] + 30000;
+				if (chance() < 0.01) /* however often */
+					tell_sums(1);
+			}
+		}
+		tell_sums(1);
+		told(now);
+		assert_true(fabs((double)sum_of(NULL, NULL).ns - total) < 8);
+		assert_int_equal(sum_of(NULL, NULL).count, 940);
+		for (unsigned i = 0; i < 3; i++)
+			sums[i] += (double)sum_of(names[2 + i], NULL).ns / SEEDS;
+		missing += (double)sum_of("[stack not sampled]", NULL).ns / SEEDS;
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		double truth = (double)(lengths[i] * counts[i]);
+
+		/* 40 waits have no stack at all once in eight: that goes to the marker. */
+		if (i == 2)
+			sums[i] += missing;
+		print_message("%s: %.0f of %.0f\n", names[2 + i], sums[i], truth);
+		assert_true(fabs(sums[i] / truth - 1) < 0.02);
+	}
+}
+
+/* Waits that are summed up elsewhere: those that have stacks stand for the others, what goes on is
+ * told to where it is over, and nothing counts twice. */
+static void sums_are_told(void **state)
+{
+	struct cprof_block_stats stats;
+
+	(void)state;
+	summed = (struct cprof_perf_waits){0};
+	for (unsigned i = 0; i < 10; i++) {
+		if (i % 5 == 0)
+			kept_wait(1, BEGIN + (10 + i * 20) * MS, 7 * MS, stacks[0], 5);
+		else
+			sum_up(7 * MS, false);
+		sum_up(1000, true);
+	}
+	summed.out_ns = BEGIN + 300 * MS;
+	summed.sampled = true;
+	cprof_block_sample(block, 1, BEGIN + 300 * MS + 2000, stacks[1]);
+	tell_sums(1);
+	tell_sums(1);
+	told(BEGIN + 340 * MS);
+	expect("do_nanosleep", "sleep", 10, 70 * MS);
+	expect("pipe_read", "pipe", 1, 40 * MS);
+	expect("[stack not sampled]", "runq", 10, 10000);
+	expect(NULL, NULL, 21, 110 * MS + 10000);
+	cprof_block_stats(block, &stats);
+	assert_int_equal(stats.switches, 20);
+	assert_int_equal(stats.preempted, 10);
+	assert_int_equal(stats.blocked_ns, 70 * MS);
+	assert_int_equal(stats.runq_ns, 10000);
+	assert_true(stats.weight == 10);
+}
+
+/* It has its CPU again, but has not left it since: the wait between is told, and no more. */
+static void what_is_over_is_told_to_its_end(void **state)
+{
+	(void)state;
+	summed = (struct cprof_perf_waits){.out_ns = BEGIN + 10 * MS, .sampled = true};
+	cprof_block_sample(block, 1, BEGIN + 10 * MS + 500, stacks[1]);
+	summed.in_ns = BEGIN + 16 * MS;
+	tell_sums(1);
+	told(BEGIN + 500 * MS);
+	expect("pipe_read", "pipe", 1, 6 * MS);
+	expect(NULL, NULL, 1, 6 * MS);
+}
+
+/* A sample of another wait is none of this one. */
+static void a_lost_sample_is_not_replaced(void **state)
+{
+	const struct cprof_perf_wait later = {
+		.from = BEGIN + 100 * MS, .until = BEGIN + 150 * MS, .weight = 1};
+
+	(void)state;
+	summed = (struct cprof_perf_waits){0};
+	cprof_block_sample(block, 1, BEGIN + MS, stacks[0]); /* of which the end is lost */
+	sum_up(MS, false);
+	cprof_block_wait(block, 1, &later);
+	sum_up(50 * MS, false);
+	summed.out_ns = BEGIN + 200 * MS;
+	tell_sums(1);
+	told(BEGIN + 210 * MS);
+	expect("do_nanosleep", NULL, 0, 0);
+	expect("[stack not sampled]", "none", 3, 61 * MS);
+}
+
+/* Sampling takes some of a wait's time: that chooses neither its stratum nor its share there, or a
+ * sampled one would be among others than those that it stands for. */
+static void what_sampling_took_is_left_out(void **state)
+{
+	const struct cprof_perf_wait wait = {
+		.from = BEGIN + MS, .until = BEGIN + MS + 3000 + 5000, .spent = 5000, .weight = 10};
+
+	(void)state;
+	summed = (struct cprof_perf_waits){0};
+	cprof_block_sample(block, 1, BEGIN + MS + 100, stacks[1]);
+	cprof_block_wait(block, 1, &wait);
+	summed.strata[0] = (struct cprof_perf_stratum){10, 9 * 3000 + 8000};
+	tell_sums(1);
+	told(BEGIN + 5 * MS);
+	expect("pipe_read", "pipe", 10, 35000);
+	expect(NULL, NULL, 10, 35000);
+}
+
+/* The last wait is told after the thread's end; what has its number then is another. */
+static void sums_end_with_the_thread(void **state)
+{
+	(void)state;
+	cprof_block_born(block, 1);
+	summed = (struct cprof_perf_waits){0};
+	kept_wait(1, BEGIN + 10 * MS, 2 * MS, stacks[0], 1);
+	cprof_block_ended(block, 1);
+	kept_wait(1, BEGIN + 20 * MS, 2 * MS, stacks[0], 1);
+	summed.ended = true;
+	tell_sums(1);
+	cprof_block_born(block, 1);
+	summed = (struct cprof_perf_waits){0};
+	kept_wait(1, BEGIN + 30 * MS, 3 * MS, stacks[1], 1);
+	tell_sums(1);
+	told(BEGIN + 50 * MS);
+	expect("do_nanosleep", NULL, 2, 4 * MS); /* of two, one of which came too late for it */
+	expect("pipe_read", NULL, 1, 3 * MS);
+}
+
+/* Asleep since before, until it is seen to have its CPU. */
+static void sleepers_are_summed_from_their_waking(void **state)
+{
+	(void)state;
+	cprof_block_found(block, 1, true, stacks[0], CPROF_WAIT_SLEEP);
+	cprof_block_found(block, 2, true, stacks[1], CPROF_WAIT_PIPE);
+	cprof_block_in(block, 1, BEGIN + 40 * MS);
+	summed = (struct cprof_perf_waits){.out_ns = BEGIN + 50 * MS};
+	tell_sums(1);
+	told(BEGIN + 100 * MS);
+	expect("do_nanosleep", "sleep", 1, 40 * MS);
+	expect("[stack not sampled]", "none", 1, 50 * MS);
+	expect("pipe_read", "pipe", 1, 100 * MS);
+}
+
+/* Who is not wanted has no part in it. */
+static void sums_of_others_are_left_out(void **state)
+{
+	struct cprof_block_stats stats;
+
+	(void)state;
+	summed = (struct cprof_perf_waits){.out_ns = BEGIN + 50 * MS};
+	kept_wait(99, BEGIN + 10 * MS, 2 * MS, stacks[0], 1);
+	tell_sums(99);
+	told(BEGIN + 100 * MS);
+	expect(NULL, NULL, 0, 0);
+	cprof_block_stats(block, &stats);
+	assert_int_equal(stats.switches, 0);
+}
+
+/* The same program goes on under the same number: what it was before does not count again. */
+static void sums_go_on_after_exec(void **state)
+{
+	(void)state;
+	summed = (struct cprof_perf_waits){0};
+	sum_up(5 * MS, false);
+	tell_sums(1);
+	cprof_block_exec(block, 1);
+	cprof_block_begin(block, BEGIN + 20 * MS);
+	kept_wait(1, BEGIN + 30 * MS, 3 * MS, stacks[1], 1);
+	tell_sums(1);
+	told(BEGIN + 50 * MS);
+	expect(NULL, NULL, 1, 3 * MS);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(sums_are_told, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(what_is_over_is_told_to_its_end, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_lost_sample_is_not_replaced, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(what_sampling_took_is_left_out, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(sums_end_with_the_thread, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(sleepers_are_summed_from_their_waking, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(sums_of_others_are_left_out, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(sums_go_on_after_exec, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(thinning_is_unbiased, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
