@@ -6,6 +6,7 @@ The target tells each second what one of its switches took of CPU time, which ot
 machine changes little. Peers are run alternately in the same run.
 """
 import json
+import os
 import re
 import shutil
 import statistics
@@ -58,7 +59,7 @@ def measure(log, command):
 
 
 def bench_cost():
-    offcputime = shutil.which("offcputime") or shutil.which("offcputime-bpfcc")
+    offcputime = shutil.which("offcputime", path=os.environ["PATH"] + ":/usr/sbin")
     path = f"{WORK}/laps"
     with open(path, "w", encoding="ascii") as out, \
             Running(f"{O}/workloads/pingpong", "0", "verbose", "6000", stdout=out) as pid, \
