@@ -150,15 +150,22 @@ static bool is_worth_it(const struct cprof_plan *plan, const char *own)
 static struct cprof_error *check_locks(const struct cprof_plan *plan)
 {
 	const struct cprof_target_info *info = cprof_target_info(plan->target);
+	const struct cprof_plan_module *program = program_of(plan);
+	const char *why = "calls none of the C library's";
 
 	for (size_t i = 0; i < plan->module_count; i++)
 		if (plan->modules[i]->known &&
 		    (!plan->modules[i]->relocated || plan->told[i].lock_slots))
 			return NULL;
+	if (program && !program->known)
+		why = "cannot be read";
+	else if (program && program->file->linkage.go)
+		why = "is a Go program: its locks are the Go runtime's own";
+	else if (program && !program->file->linkage.interpreter)
+		why = "is statically linked: its calls of the C library's locks pass no slot";
 	return cprof_error_create(
 		CPROF_DENIED, "use -e block: it needs no hooks, and sees every kind of lock",
-		"pid %d: no locks to hook: %s calls none of the C library's through a slot",
-		(int)info->pid, info->exe);
+		"pid %d: no locks to hook: %s %s", (int)info->pid, info->exe, why);
 }
 
 static struct cprof_error *check_heap(const struct cprof_plan *plan)

@@ -272,24 +272,31 @@ static void adapt(struct cprof_contention *contention, double full)
 	}
 }
 
-static void count_lost(struct cprof_contention *contention)
+static struct cprof_contention_losses read_losses(const struct cprof_contention *contention)
 {
 	const struct cprof_agent_shared *shared = contention->records->shared;
-	uint64_t dropped = __atomic_load_n(&shared->lock_dropped, __ATOMIC_RELAXED);
-	uint64_t full = __atomic_load_n(&shared->lock_full, __ATOMIC_RELAXED);
-	uint64_t weight = __atomic_load_n(&shared->lock_full_weight, __ATOMIC_RELAXED);
 
-	contention->stats.lost += dropped - contention->dropped + full - contention->full;
-	contention->refused += full - contention->full;
-	contention->refused_weight += (double)(weight - contention->full_weight);
-	contention->dropped_unlocks =
-		__atomic_load_n(&shared->lock_dropped_unlocks, __ATOMIC_RELAXED) -
-		contention->first_dropped_unlocks;
-	contention->dropped_ns = __atomic_load_n(&shared->lock_dropped_ns, __ATOMIC_RELAXED) -
-				 contention->first_dropped_ns;
-	contention->full_weight = weight;
-	contention->dropped = dropped;
-	contention->full = full;
+	return (struct cprof_contention_losses){
+		.dropped = __atomic_load_n(&shared->lock_dropped, __ATOMIC_RELAXED),
+		.dropped_unlocks = __atomic_load_n(&shared->lock_dropped_unlocks, __ATOMIC_RELAXED),
+		.dropped_ns = __atomic_load_n(&shared->lock_dropped_ns, __ATOMIC_RELAXED),
+		.refused = __atomic_load_n(&shared->lock_full, __ATOMIC_RELAXED),
+		.refused_weight = __atomic_load_n(&shared->lock_full_weight, __ATOMIC_RELAXED),
+	};
+}
+
+static void count_lost(struct cprof_contention *contention)
+{
+	const struct cprof_contention_losses *before = &contention->losses_before;
+	const struct cprof_contention_losses now = read_losses(contention);
+
+	contention->losses = (struct cprof_contention_losses){
+		.dropped = now.dropped - before->dropped,
+		.dropped_unlocks = now.dropped_unlocks - before->dropped_unlocks,
+		.dropped_ns = now.dropped_ns - before->dropped_ns,
+		.refused = now.refused - before->refused,
+		.refused_weight = now.refused_weight - before->refused_weight,
+	};
 }
 
 struct cprof_agent_wait *cprof_contention_entry(const struct cprof_contention *contention,
@@ -391,7 +398,8 @@ void cprof_contention_stats(const struct cprof_contention *contention,
 			    struct cprof_contention_stats *stats)
 {
 	*stats = contention->stats;
-	stats->lost += contention->ring.lost;
+	stats->lost +=
+		contention->ring.lost + contention->losses.dropped + contention->losses.refused;
 	stats->malformed += contention->ring.malformed;
 	stats->locks = contention->lock_count;
 }
@@ -448,12 +456,7 @@ struct cprof_error *cprof_contention_create(struct cprof_agent_records *records,
 	contention->started_ns = cprof_now_ns();
 	cprof_agent_ring_init(&contention->ring, &shared->lock_head, &shared->lock_tail,
 			      shared->lock_ring, CPROF_AGENT_LOCK_RING_SIZE);
-	contention->dropped = __atomic_load_n(&shared->lock_dropped, __ATOMIC_RELAXED);
-	contention->full = __atomic_load_n(&shared->lock_full, __ATOMIC_RELAXED);
-	contention->full_weight = __atomic_load_n(&shared->lock_full_weight, __ATOMIC_RELAXED);
-	contention->first_dropped_unlocks =
-		__atomic_load_n(&shared->lock_dropped_unlocks, __ATOMIC_RELAXED);
-	contention->first_dropped_ns = __atomic_load_n(&shared->lock_dropped_ns, __ATOMIC_RELAXED);
+	contention->losses_before = read_losses(contention);
 	error = cprof_builder_create(records->modules, records->space, &contention->builder);
 	if (!error)
 		error = describe(contention);

@@ -61,6 +61,15 @@ struct cprof_contention_unlock {
 	bool wanted;
 };
 
+/* What the agent counts of records that found no room. */
+struct cprof_contention_losses {
+	uint64_t dropped;         /* all but waits for which there was no entry */
+	uint64_t dropped_unlocks; /* of them: they told of unlocks, and what was charged to them */
+	uint64_t dropped_ns;
+	uint64_t refused; /* waits for which there was none, and what they stood for */
+	uint64_t refused_weight;
+};
+
 struct cprof_contention {
 	struct cprof_agent_records *records;
 	struct cprof_builder *builder;
@@ -74,15 +83,8 @@ struct cprof_contention {
 	struct cprof_contention_tail *tails;
 	struct cprof_contention_unlock *unlocks;
 	struct cprof_contention_stats stats;
-	uint64_t dropped; /* the agent's counters when last looked at */
-	uint64_t full;
-	uint64_t full_weight;
-	uint64_t first_dropped_unlocks; /* at the start */
-	uint64_t first_dropped_ns;
-	uint64_t dropped_unlocks; /* the agent's counters, those at the start taken off */
-	uint64_t dropped_ns;
-	uint64_t refused; /* waits lost for want of an entry, and what they stood for */
-	double refused_weight;
+	struct cprof_contention_losses losses_before; /* by earlier profiles */
+	struct cprof_contention_losses losses;
 	uint64_t started_ns;
 	uint64_t adapted_ns;
 	uint64_t checked_ns;

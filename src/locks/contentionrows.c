@@ -154,6 +154,8 @@ static bool add_going_on(const struct cprof_contention *contention, uint64_t now
  * were charged with is known, though not who they were. */
 static bool add_lost(const struct cprof_contention *contention, struct cprof_contention_rows *rows)
 {
+	const struct cprof_contention_losses *losses = &contention->losses;
+	const double refused_weight = (double)losses->refused_weight;
 	struct cprof_contention_row row = {.marker = CPROF_CONTENTION_LOST, .lock = NO_LOCK};
 	struct cprof_contention_stats stats;
 	double dropped;
@@ -169,19 +171,19 @@ static bool add_lost(const struct cprof_contention *contention, struct cprof_con
 		count += rows->locks[i].count;
 		delay_ns += rows->locks[i].delay_ns;
 	}
-	dropped = (double)(stats.lost - contention->refused);
-	dropped -= CPROF_MIN((double)contention->dropped_unlocks, dropped);
+	dropped = (double)(stats.lost - losses->refused);
+	dropped -= CPROF_MIN((double)losses->dropped_unlocks, dropped);
 	if (stats.timed)
 		dropped *= stats.contended / (double)stats.timed;
-	row.count = dropped + contention->refused_weight;
+	row.count = dropped + refused_weight;
 	if (count > 0)
-		row.delay_ns = contention->refused_weight * (delay_ns / count) +
+		row.delay_ns = refused_weight * (delay_ns / count) +
 			       dropped * (over > 0 ? stats.delay_ns / over : delay_ns / count);
 	row.side = CPROF_CONTENTION_WAITER;
 	if (!add_row(rows, row))
 		return false;
 	row.side = CPROF_CONTENTION_HOLDER;
-	row.delay_ns += (double)contention->dropped_ns;
+	row.delay_ns += (double)losses->dropped_ns;
 	return add_row(rows, row);
 }
 

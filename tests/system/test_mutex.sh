@@ -243,5 +243,5 @@ END
 gcc -O1 -static -o spin spin.c
 start ./spin
 expect 3 record -p "$pid" -e mutex -d 1
-said 'no locks to hook.*-e block'
+said 'no locks to hook.*statically linked.*-e block'
 finish
