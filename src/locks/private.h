@@ -28,6 +28,12 @@ struct cprof_place {
 	enum cprof_wait_kind kind; /* CPROF_WAITS: by names */
 };
 
+/* One more wait of a stratum; `ns` 0: none. */
+struct cprof_stood_for {
+	unsigned stratum;
+	double ns;
+};
+
 /* Kept to the end: its accounts are told under its name. */
 struct cprof_block_thread {
 	pid_t tid;
@@ -47,7 +53,8 @@ struct cprof_block_thread {
 	struct cprof_place asleep; /* as a dump found it */
 	struct cprof_stratum strata[CPROF_PERF_STRATA];
 	struct cprof_perf_stratum told[CPROF_PERF_STRATA]; /* the last sums */
-	double unsure_count; /* waits during which records were lost */
+	struct cprof_stood_for stood_for; /* while rows are made: the present wait */
+	double unsure_count;              /* waits during which records were lost */
 	double unsure_ns;
 	UT_hash_handle hh;
 };

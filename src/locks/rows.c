@@ -23,23 +23,51 @@ static bool add_row(struct cprof_block_rows *rows, struct cprof_row row)
 	return true;
 }
 
+/* Of a wait that goes on, or is not yet counted; 0: there is none. */
+static uint64_t pending_ns(const struct cprof_block *block, const struct cprof_block_thread *thread,
+			   uint64_t now)
+{
+	if (thread->ended || thread->state != CPROF_BLOCK_OUT)
+		return 0;
+	return cprof_block_length(block, thread, thread->over_ns ? thread->over_ns : now);
+}
+
 static double scale(double all, double sampled)
 {
 	return sampled > 0 ? all / sampled : 0;
+}
+
+/* A wait that goes on and was not sampled is stood for as one that is over: which are sampled is
+ * left to chance. Not where one has waited since before the beginning, which nothing else is like.
+ */
+static void find_unsampled_pending(const struct cprof_block *block,
+				   struct cprof_block_thread *thread, uint64_t now)
+{
+	uint64_t ns = pending_ns(block, thread, now);
+	unsigned index = cprof_perf_stratum_of(ns, thread->preempted);
+
+	thread->stood_for = (struct cprof_stood_for){0};
+	if (ns && !thread->unsure && !thread->place.known && thread->out_ns >= block->begin_ns &&
+	    thread->strata[index].sampled_count > 0)
+		thread->stood_for = (struct cprof_stood_for){.stratum = index, .ns = (double)ns};
 }
 
 static bool add_accounts(const struct cprof_block *block, struct cprof_block_rows *rows)
 {
 	for (const struct cprof_account *account = block->accounts; account;
 	     account = account->hh.next) {
-		const struct cprof_stratum *stratum =
-			&block->threads[account->key.thread]->strata[account->key.stratum];
+		const struct cprof_block_thread *thread = block->threads[account->key.thread];
+		const struct cprof_stratum *stratum = &thread->strata[account->key.stratum];
+		const struct cprof_stood_for *also = &thread->stood_for;
+		bool one_more = also->ns > 0 && also->stratum == account->key.stratum;
+		double count = stratum->count + one_more;
+		double ns = stratum->ns + (one_more ? also->ns : 0);
 		struct cprof_row row = {
 			.stack = account->key.stack,
 			.kind = (enum cprof_wait_kind)account->key.kind,
 			.thread = account->key.thread,
-			.count = account->count * scale(stratum->count, stratum->sampled_count),
-			.ns = account->ns * scale(stratum->ns, stratum->sampled_ns),
+			.count = account->count * scale(count, stratum->sampled_count),
+			.ns = account->ns * scale(ns, stratum->sampled_ns),
 		};
 
 		if (!add_row(rows, row))
@@ -87,11 +115,10 @@ static bool add_pending(const struct cprof_block *block, const struct cprof_bloc
 		.kind = thread->preempted ? CPROF_WAIT_RUNQ : thread->place.kind,
 		.thread = thread->index,
 		.count = 1,
-		.ns = (double)cprof_block_length(block, thread,
-						 thread->over_ns ? thread->over_ns : now),
+		.ns = (double)pending_ns(block, thread, now),
 	};
 
-	if (thread->ended || thread->state != CPROF_BLOCK_OUT || !(row.ns > 0))
+	if (!(row.ns > 0) || thread->stood_for.ns > 0)
 		return true;
 	if (thread->unsure || !thread->place.known) {
 		row.marker = thread->unsure ? CPROF_ROW_UNSURE : CPROF_ROW_NOT_SAMPLED;
@@ -123,6 +150,8 @@ struct cprof_error *cprof_block_rows(struct cprof_block *block, uint64_t now,
 	*result = NULL;
 	if (rows)
 		rows->threads = calloc(block->thread_count + 1, sizeof(*rows->threads));
+	for (size_t i = 0; i < block->thread_count; i++)
+		find_unsampled_pending(block, block->threads[i], now);
 	fine = fine && rows->threads && add_accounts(block, rows);
 	for (size_t i = 0; i < block->thread_count && fine; i++)
 		fine = add_unsampled(block->threads[i], rows) &&

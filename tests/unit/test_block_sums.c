@@ -135,6 +135,21 @@ static void what_is_over_is_told_to_its_end(void **state)
 	expect(NULL, NULL, 1, 6 * MS);
 }
 
+/* A wait that goes on and was not sampled is stood for as the others of its length are. */
+static void what_goes_on_is_stood_for(void **state)
+{
+	(void)state;
+	summed = (struct cprof_perf_waits){0};
+	kept_wait(1, BEGIN + 10 * MS, 7 * MS, stacks[0], 4);
+	kept_wait(1, BEGIN + 20 * MS, 7 * MS, stacks[1], 4);
+	summed.out_ns = BEGIN + 100 * MS;
+	tell_sums(1);
+	told(BEGIN + 106 * MS);
+	expect("do_nanosleep", "sleep", 2, 10 * MS); /* 1.5 of 3 */
+	expect("pipe_read", "pipe", 2, 10 * MS);
+	expect(NULL, NULL, 4, 20 * MS);
+}
+
 /* A sample of another wait is none of this one. */
 static void a_lost_sample_is_not_replaced(void **state)
 {
@@ -201,10 +216,10 @@ static void sleepers_are_summed_from_their_waking(void **state)
 	cprof_block_in(block, 1, BEGIN + 40 * MS);
 	summed = (struct cprof_perf_waits){.out_ns = BEGIN + 50 * MS};
 	tell_sums(1);
-	told(BEGIN + 100 * MS);
+	told(BEGIN + 51 * MS);
 	expect("do_nanosleep", "sleep", 1, 40 * MS);
-	expect("[stack not sampled]", "none", 1, 50 * MS);
-	expect("pipe_read", "pipe", 1, 100 * MS);
+	expect("[stack not sampled]", "none", 1, MS); /* another length */
+	expect("pipe_read", "pipe", 1, 51 * MS);
 }
 
 /* Who is not wanted has no part in it. */
@@ -242,6 +257,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(sums_are_told, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_is_over_is_told_to_its_end, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(what_goes_on_is_stood_for, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_lost_sample_is_not_replaced, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_sampling_took_is_left_out, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sums_end_with_the_thread, set_up, tear_down),
