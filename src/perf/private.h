@@ -183,6 +183,8 @@ void cprof_bpf_detach(struct cprof_perf *perf);
 int cprof_bpf_output(const struct cprof_perf *perf, unsigned cpu, int fd);
 
 /* waits.c */
+/* As where the raw tracepoint tells too little; for tests. */
+extern bool cprof_waits_without_raw;
 /* Closed with the session in any case. */
 struct cprof_error *cprof_waits_open(struct cprof_perf *perf);
 void cprof_waits_close(struct cprof_perf *perf);

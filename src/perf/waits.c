@@ -11,6 +11,7 @@
 #include "waits.h"
 
 #include <errno.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define THREADS_MIN 16384 /* for which there is room, and at most */
@@ -88,6 +89,49 @@ static bool maps_create(struct cprof_waits *waits, const struct cprof_perf *perf
 	       waits->events >= 0;
 }
 
+bool cprof_waits_without_raw;
+
+/* At the ordinary tracepoint, of which one event runs it on all CPUs. */
+static struct cprof_error *attach_to_record(struct cprof_perf *perf)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_TRACEPOINT,
+		.size = sizeof(attr),
+		.sample_period = 1,
+	};
+	uint64_t id;
+
+	CPROF_TRY(cprof_tracepoint_find("sched/sched_switch", &id));
+	attr.config = id;
+	perf->bpf_link = cprof_event_open(&attr, -1, (int)perf->cpus[0]);
+	if (perf->bpf_link < 0)
+		return cprof_event_error(perf, -perf->bpf_link);
+	if (ioctl(perf->bpf_link, PERF_EVENT_IOC_SET_BPF, perf->bpf_program) < 0 ||
+	    ioctl(perf->bpf_link, PERF_EVENT_IOC_ENABLE, 0) < 0)
+		return cprof_bpf_denied(errno);
+	return NULL;
+}
+
+static struct cprof_error *attach(struct cprof_perf *perf)
+{
+	perf->waits->raw = !cprof_waits_without_raw;
+	perf->bpf_program = cprof_waits_program(perf);
+	if (perf->bpf_program < 0)
+		return cprof_bpf_denied(errno);
+	if (!perf->waits->raw)
+		return attach_to_record(perf);
+	perf->bpf_link = cprof_bpf_attach(perf->bpf_program, "sched_switch");
+	if (perf->bpf_link >= 0)
+		return NULL;
+	if (errno != EINVAL)
+		return cprof_bpf_denied(errno);
+	/* Before Linux 5.18 it does not tell in what state a task leaves. */
+	perf->waits->raw = false;
+	cprof_bpf_drop(&perf->bpf_program);
+	perf->bpf_program = cprof_waits_program(perf);
+	return perf->bpf_program < 0 ? cprof_bpf_denied(errno) : attach_to_record(perf);
+}
+
 struct cprof_error *cprof_waits_open(struct cprof_perf *perf)
 {
 	struct cprof_waits *waits = calloc(1, sizeof(*waits));
@@ -100,16 +144,7 @@ struct cprof_error *cprof_waits_open(struct cprof_perf *perf)
 		return cprof_bpf_denied(errno);
 	tell_program(waits);
 	cprof_thin_open(perf);
-	perf->bpf_program = cprof_waits_program(perf);
-	if (perf->bpf_program < 0)
-		return cprof_bpf_denied(errno);
-	perf->bpf_link = cprof_bpf_attach(perf->bpf_program, "sched_switch");
-	if (perf->bpf_link >= 0)
-		return NULL;
-	if (errno == EINVAL) /* the state of who leaves was no argument yet */
-		return cprof_error_errno(CPROF_DENIED, errno, "use --sampling=per-thread",
-					 "CPU-wide switches need Linux 5.18");
-	return cprof_bpf_denied(errno);
+	return attach(perf);
 }
 
 void cprof_waits_close(struct cprof_perf *perf)
@@ -228,10 +263,13 @@ static void look_at_cpus(struct cprof_waits *waits)
 }
 
 /* Since when it has a CPU, 0: it has none. */
-static uint64_t running_since(const struct cprof_waits *waits, const struct entry *entry)
+static uint64_t running_since(const struct cprof_waits *waits, uint64_t key,
+			      const struct entry *entry)
 {
+	uint64_t who = waits->raw ? entry->task : (uint32_t)key;
+
 	for (uint32_t cpu = 0; cpu < waits->cpu_count; cpu++)
-		if (waits->states[cpu].task == entry->task &&
+		if (waits->states[cpu].comes == who &&
 		    waits->states[cpu].switched_ns >= entry->out_ns)
 			return waits->states[cpu].switched_ns;
 	return 0;
@@ -264,7 +302,7 @@ void cprof_perf_waits(struct cprof_perf *perf, bool all, cprof_perf_waits_handle
 				.tid = known->tid,
 				.ended = known->ended_ns,
 				.out_ns = entry.out_ns,
-				.in_ns = running_since(waits, &entry),
+				.in_ns = running_since(waits, known->key, &entry),
 				.preempted = entry.flags & CPROF_WAIT_PREEMPTED,
 				.sampled = entry.flags & CPROF_WAIT_KEPT,
 			};

@@ -34,7 +34,7 @@ struct control {
 #define FRAMES_MAX 127
 struct cpu {
 	uint64_t switched_ns;
-	uint64_t task;    /* which has it since then */
+	uint64_t comes;   /* who has it since then: its task, or its number if not raw */
 	uint64_t unknown; /* switches of threads for which there was no room */
 	struct cprof_told told;
 	uint64_t frames[FRAMES_MAX]; /* right behind it */
@@ -45,6 +45,7 @@ struct cprof_waits {
 	int cpus;
 	int threads;
 	int events;
+	bool raw; /* the tracepoint is, and not its record */
 	uint32_t cpu_count;
 	uint64_t begin_ns; /* as the program knows it, and the level */
 	uint64_t level;

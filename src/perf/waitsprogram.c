@@ -4,18 +4,33 @@
  */
 #include "waits.h"
 
-#define TASK_IS_DEAD 0x80 /* TASK_DEAD */
-
 /* In the frame, below the ids that the filter asks for. */
 #define AT_KEY     (-16)
 #define AT_INDEX   (-24)
 #define AT_CONTROL (-32)
 #define AT_CPU     (-40)
+#define AT_TASK    (-56)
 #define AT_KEPT    (-48) /* the flags of a wait that is over and is to be told */
 
-/* r6: the thread's entry, r7: the context, r8: now, r9: since when it had this CPU. The arguments
- * of the tracepoint: was it preempted, which task leaves, which comes, the state of the former. */
-enum { ARG_PREEMPT = 0, ARG_LEAVES = 8, ARG_COMES = 16, ARG_STATE = 24 };
+/* Throughout: r6 the thread's entry, r7 the context, r8 now, r9 since when it had this CPU. */
+
+/* The arguments of the raw tracepoint: is it preempted, which task leaves, which comes, and since
+ * Linux 5.18 the state of the former. */
+enum {
+	RAW_PREEMPT = 0,
+	RAW_LEAVES = 8,
+	RAW_COMES = 16,
+	RAW_STATE = 24,
+	RAW_DEAD = 0x80, /* TASK_DEAD */
+};
+
+/* The ordinary one's record, which is some slower: the state as ps tells it, and numbers. */
+enum {
+	RECORD_STATE = 32,
+	RECORD_COMES = 56,
+	RECORD_PREEMPT = 0x100, /* TASK_REPORT_MAX */
+	RECORD_DEAD = 0x30,     /* EXIT_TRACE */
+};
 
 /* r0: what is at a key in the frame. */
 static void emit_lookup(struct program *program, int map, int at)
@@ -36,10 +51,14 @@ static void emit_start(struct program *program, const struct cprof_waits *waits)
 	EMIT(program, JUMP_IF_ZERO(BPF_REG_0, DROP), STORE64(BPF_REG_10, AT_CPU, BPF_REG_0),
 	     LOAD64_AT(BPF_REG_9, BPF_REG_0, offsetof(struct cpu, switched_ns)),
 	     STORE64(BPF_REG_0, offsetof(struct cpu, switched_ns), BPF_REG_8),
-	     LOAD64_AT(BPF_REG_1, BPF_REG_7, ARG_COMES),
-	     STORE64(BPF_REG_0, offsetof(struct cpu, task), BPF_REG_1),
+	     waits->raw ? LOAD64_AT(BPF_REG_1, BPF_REG_7, RAW_COMES)
+			: LOAD32(BPF_REG_1, BPF_REG_7, RECORD_COMES),
+	     STORE64(BPF_REG_0, offsetof(struct cpu, comes), BPF_REG_1),
 	     CALL(BPF_FUNC_get_current_pid_tgid), JUMP_IF_ZERO(BPF_REG_0, DROP), /* idle */
-	     STORE64(BPF_REG_10, AT_KEY, BPF_REG_0));
+	     STORE64(BPF_REG_10, AT_KEY, BPF_REG_0),
+	     waits->raw ? LOAD64_AT(BPF_REG_0, BPF_REG_7, RAW_LEAVES)
+			: CALL(BPF_FUNC_get_current_task),
+	     STORE64(BPF_REG_10, AT_TASK, BPF_REG_0));
 }
 
 #define TOLD(field) ((int16_t)offsetof(struct cpu, told.field))
@@ -78,7 +97,7 @@ static void emit_new(struct program *program, const struct cprof_perf *perf)
 	     STORE64(BPF_REG_2, TOLD(flags), BPF_REG_3),
 	     MOVE_IMM(BPF_REG_5, sizeof(struct cprof_told)));
 	emit_tell(program, waits->events);
-	EMIT(program, JUMP_IF_SET(BPF_REG_0, DROP), LOAD64_AT(BPF_REG_1, BPF_REG_7, ARG_LEAVES),
+	EMIT(program, JUMP_IF_SET(BPF_REG_0, DROP), LOAD64_AT(BPF_REG_1, BPF_REG_10, AT_TASK),
 	     STORE64(BPF_REG_6, offsetof(struct entry, task), BPF_REG_1));
 }
 
@@ -152,23 +171,29 @@ static void emit_account(struct program *program)
 
 /* The next wait begins. A thread that is preempted, or has nothing to wait for, goes on as soon as
  * it can. */
-static void emit_out(struct program *program, size_t *dead)
+static void emit_out(struct program *program, const struct cprof_waits *waits, size_t *dead)
 {
 	size_t preempted;
 	size_t alive;
-	size_t waits;
+	size_t ready;
 
-	EMIT(program, LOAD64_AT(BPF_REG_1, BPF_REG_7, ARG_PREEMPT), AND_IMM(BPF_REG_1, 0xff),
-	     LOAD64_AT(BPF_REG_2, BPF_REG_7, ARG_STATE), MOVE_IMM(BPF_REG_3, CPROF_WAIT_PREEMPTED));
+	if (waits->raw)
+		EMIT(program, LOAD64_AT(BPF_REG_1, BPF_REG_7, RAW_PREEMPT),
+		     AND_IMM(BPF_REG_1, 0xff), LOAD64_AT(BPF_REG_2, BPF_REG_7, RAW_STATE));
+	else
+		EMIT(program, LOAD64_AT(BPF_REG_2, BPF_REG_7, RECORD_STATE),
+		     MOVE(BPF_REG_1, BPF_REG_2), AND_IMM(BPF_REG_1, RECORD_PREEMPT));
+	EMIT(program, MOVE_IMM(BPF_REG_3, CPROF_WAIT_PREEMPTED));
 	preempted = jump(program, GO_IF_IMM(BPF_JNE, BPF_REG_1, 0));
-	EMIT(program, MOVE(BPF_REG_4, BPF_REG_2), AND_IMM(BPF_REG_4, TASK_IS_DEAD));
+	EMIT(program, MOVE(BPF_REG_4, BPF_REG_2),
+	     AND_IMM(BPF_REG_4, waits->raw ? RAW_DEAD : RECORD_DEAD));
 	alive = jump(program, GO_IF_IMM(BPF_JEQ, BPF_REG_4, 0));
 	EMIT(program, STORE64_IMM(BPF_REG_6, offsetof(struct entry, out_ns), 0));
 	*dead = jump(program, GO);
 	land(program, alive);
-	waits = jump(program, GO_IF_IMM(BPF_JEQ, BPF_REG_2, 0));
+	ready = jump(program, GO_IF_IMM(BPF_JEQ, BPF_REG_2, 0));
 	EMIT(program, MOVE_IMM(BPF_REG_3, 0));
-	land(program, waits);
+	land(program, ready);
 	land(program, preempted);
 	EMIT(program, STORE64(BPF_REG_6, offsetof(struct entry, flags), BPF_REG_3),
 	     STORE64(BPF_REG_6, offsetof(struct entry, out_ns), BPF_REG_8));
@@ -276,7 +301,9 @@ static void emit_rest(struct program *program, const struct cprof_waits *waits)
 
 int cprof_waits_program(const struct cprof_perf *perf)
 {
-	struct program program = {.type = BPF_PROG_TYPE_RAW_TRACEPOINT};
+	struct program program = {
+		.type = perf->waits->raw ? BPF_PROG_TYPE_RAW_TRACEPOINT : BPF_PROG_TYPE_TRACEPOINT,
+	};
 	size_t is_new;
 	size_t same;
 	size_t begun;
@@ -288,7 +315,7 @@ int cprof_waits_program(const struct cprof_perf *perf)
 	is_new = jump(&program, GO_IF_IMM(BPF_JEQ, BPF_REG_0, 0));
 	EMIT(&program, MOVE(BPF_REG_6, BPF_REG_0),
 	     LOAD64_AT(BPF_REG_1, BPF_REG_6, offsetof(struct entry, task)),
-	     LOAD64_AT(BPF_REG_2, BPF_REG_7, ARG_LEAVES));
+	     LOAD64_AT(BPF_REG_2, BPF_REG_10, AT_TASK));
 	same = jump(&program, GO_IF(BPF_JEQ, BPF_REG_1, BPF_REG_2));
 	land(&program, is_new);
 	emit_new(&program, perf);
@@ -296,7 +323,7 @@ int cprof_waits_program(const struct cprof_perf *perf)
 	land(&program, same);
 	emit_account(&program);
 	land(&program, begun);
-	emit_out(&program, &dead);
+	emit_out(&program, perf->waits, &dead);
 	emit_share(&program);
 	out = emit_choice(&program);
 	emit_sample(&program, perf);
