@@ -56,8 +56,8 @@ bool cprof_parse_time(const char *text, uint64_t *ns)
 		const char *name;
 		uint64_t ns;
 	} units[] = {
-		{"", SECOND_NS},       {"ms", SECOND_NS / 1000}, {"s", SECOND_NS},
-		{"m", 60 * SECOND_NS}, {"h", 3600 * SECOND_NS},
+		{"", SECOND_NS},  {"us", 1000},          {"ms", SECOND_NS / 1000},
+		{"s", SECOND_NS}, {"m", 60 * SECOND_NS}, {"h", 3600 * SECOND_NS},
 	};
 	uint64_t whole, fraction = 0, scale = 1;
 	bool nonzero;
