@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# heap_storm.sh [ROUNDS [MODE...]]: heap profiles, sampled densely and exact, attached and detached
-# over and over on programs that check every block they have and do everything that programs do
-# around it. None may find a block changed, crash, or hang; none may be left hooked.
+# heap_storm.sh [ROUNDS [MODE...]]: heap profiles, sampled densely and exact, every other one with
+# locks hooked too, attached and detached over and over on programs that check every block they have
+# and that they are alone with a lock, and do everything that programs do around it. None may find
+# a block changed or anybody inside, crash, or hang; none may be left hooked.
 . "$(dirname "$0")/../system/lib.sh"
 rounds=${1:-100}
 shift $(($# > 0 ? 1 : 0))
@@ -11,15 +12,16 @@ modes=("$@")
 
 for mode in "${modes[@]}"; do
 	# shellcheck disable=SC2086
-	"$O/workloads/storm" 8 $mode >storm.out 2>&1 </dev/null &
+	"$O/workloads/storm" 8 $mode locks >storm.out 2>&1 </dev/null &
 	target=$!
 	pids+=("$target")
 	wait_for 5 grep -q ready storm.out || fail "$mode: not ready" storm.out
 	taken=0 refused=0
 	for i in $(seq "$rounds"); do
 		rates=(1 4096 524288)
-		timeout 60 "$cprof" record -q -p "$target" -e heap -d 0.1 --heap-rate "${rates[i % 3]}" \
-			-o heap.pb.gz >record.log 2>&1
+		kinds=(heap "heap,mutex")
+		timeout 60 "$cprof" record -q -p "$target" -e "${kinds[i % 2]}" -d 0.1 \
+			--heap-rate "${rates[i % 3]}" --mutex-rate 1 -o '%e.pb.gz' >record.log 2>&1
 		status=$?
 		case $status in
 		0) taken=$((taken + 1)) ;;

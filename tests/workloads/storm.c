@@ -5,7 +5,7 @@
  * "ready", runs until SIGTERM, then "ok OPERATIONS" with status 0, or says what was wrong and
  * aborts.
  *
- * storm [THREADS] [MODE...]: fork vfork spawn dlopen signals threads cancel stopcont closefds
+ * storm [THREADS] [MODE...]: fork vfork spawn dlopen signals threads cancel stopcont closefds locks
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -415,6 +415,50 @@ static void *closefds_mode(void *unused)
 	return unused;
 }
 
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_rwlock_t rwlock = PTHREAD_RWLOCK_INITIALIZER;
+static int inside;
+static char *shared;
+
+/* Alone with the mutex; readers see what the last writer left, whole. */
+static void *take_locks(void *argument)
+{
+	uint64_t state = (uintptr_t)argument + 7;
+
+	while (!over) {
+		pthread_mutex_lock(&mutex);
+		if (inside++)
+			wrong("two have the mutex");
+		work(&state, 5);
+		inside--;
+		pthread_mutex_unlock(&mutex);
+		if (next_random(&state) % 4) {
+			pthread_rwlock_rdlock(&rwlock);
+			if (shared && strlen(shared) != (size_t)(shared[0] - 'a') + 1)
+				wrong("a reader sees half a text");
+		} else {
+			pthread_rwlock_wrlock(&rwlock);
+			free(shared);
+			shared = calloc(1, 32);
+			memset(shared, 'a' + (int)(next_random(&state) % 26), 1);
+			memset(shared + 1, 'x', (size_t)(shared[0] - 'a'));
+		}
+		pthread_rwlock_unlock(&rwlock);
+	}
+	return NULL;
+}
+
+static void *locks_mode(void *unused)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, take_locks, &mutex))
+		wrong("no thread for locks");
+	take_locks(NULL);
+	pthread_join(thread, NULL);
+	return unused;
+}
+
 static const struct {
 	const char *name;
 	void *(*run)(void *);
@@ -422,6 +466,7 @@ static const struct {
 	{"fork", fork_mode},     {"vfork", vfork_mode},       {"spawn", spawn_mode},
 	{"dlopen", dlopen_mode}, {"signals", signals_mode},   {"threads", threads_mode},
 	{"cancel", cancel_mode}, {"stopcont", stopcont_mode}, {"closefds", closefds_mode},
+	{"locks", locks_mode},
 };
 
 int main(int argc, char **argv)
