@@ -230,6 +230,24 @@ static size_t count_scheduler(const char *const *names, size_t kernel)
 	return first;
 }
 
+/* The stack without its first frames, and with a marker in their place unless that is NULL. */
+static uint32_t cut_stack(struct cprof_profile *profile, uint32_t stack, size_t left_out,
+			  const char *marker)
+{
+	const struct cprof_profile_span span = profile->stacks[stack];
+	size_t more = marker != NULL;
+	CPROF_AUTO_FREE uint32_t *items = calloc(span.count - left_out + more, sizeof(*items));
+
+	if (!items)
+		return stack;
+	if (marker)
+		items[0] = cprof_profile_marker(profile, marker);
+	/* Copied: interning may move the array. */
+	memcpy(items + more, profile->stack_items + span.first + left_out,
+	       (span.count - left_out) * sizeof(*items));
+	return cprof_profile_stack(profile, items, span.count - left_out + more);
+}
+
 /* The stack as it is shown, and what it waits for if that is not known yet. Who is preempted waits
  * for a CPU: nothing that the kernel does says more. */
 static uint32_t show_stack(struct cprof_profile *profile, uint32_t stack, bool no_kernel,
@@ -237,29 +255,22 @@ static uint32_t show_stack(struct cprof_profile *profile, uint32_t stack, bool n
 {
 	const struct cprof_profile_span span = profile->stacks[stack];
 	const char *names[NAMES_MAX] = {NULL};
-	CPROF_AUTO_FREE uint32_t *items = NULL;
 	size_t kernel = 0;
 	size_t count = CPROF_MIN(span.count, NAMES_MAX);
 	size_t left_out;
 
 	while (kernel < span.count && is_kernel(profile, profile->stack_items[span.first + kernel]))
 		kernel++;
+	if (*kind == CPROF_WAIT_RUNQ)
+		return cut_stack(profile, stack, kernel, "[preempted]");
 	for (size_t i = 0; i < count; i++)
 		names[i] = name_of(profile, profile->stack_items[span.first + i]);
-	left_out = no_kernel || *kind == CPROF_WAIT_RUNQ
-			   ? kernel
-			   : count_scheduler(names, CPROF_MIN(kernel, count));
+	left_out = no_kernel ? kernel : count_scheduler(names, CPROF_MIN(kernel, count));
 	if (*kind == CPROF_WAITS)
 		*kind = cprof_block_kind(names, CPROF_MIN(kernel, count), count);
 	if (!left_out || left_out == span.count)
 		return stack;
-	/* Copied: interning may move the array. */
-	items = calloc(span.count - left_out, sizeof(*items));
-	if (!items)
-		return stack;
-	memcpy(items, profile->stack_items + span.first + left_out,
-	       (span.count - left_out) * sizeof(*items));
-	return cprof_profile_stack(profile, items, span.count - left_out);
+	return cut_stack(profile, stack, left_out, NULL);
 }
 
 static uint32_t marker_stack(struct cprof_profile *profile, enum cprof_row_marker marker)

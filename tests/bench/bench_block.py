@@ -103,5 +103,19 @@ def bench_cost():
          cost["full"] <= cost["offcputime"])
 
 
+def bench_others():
+    """What the switches of other processes take meanwhile, which pass the same program."""
+    path = f"{WORK}/others"
+    with open(path, "w", encoding="ascii") as out, Running("sleep", "1000") as pid, \
+            Running(f"{O}/workloads/pingpong", "0", "verbose", "6000", stdout=out), \
+            open(path, encoding="ascii") as log:
+        costs = {"alone": [], "beside": []}
+        for _ in range(ROUNDS):
+            costs["alone"] += [cost for cost, _ in measure(log, None)]
+            costs["beside"] += [cost for cost, _ in measure(log, ours(pid))]
+    more = statistics.median(costs["beside"]) - statistics.median(costs["alone"])
+    show("another process's switch while one is profiled", f"+{more:.0f} ns", "none", True)
+
+
 if __name__ == "__main__":
     main(globals())

@@ -41,7 +41,8 @@ static void preemption_is_no_wait(void **state)
 	wait_at(1, BEGIN + 5 * MS, BEGIN + 6 * MS, stacks[0]);
 	told(BEGIN + 10 * MS);
 	expect("two", NULL, 0, 0);
-	expect("user_one", "runq", 1, 3 * MS); /* what the kernel did does not matter */
+	expect("[preempted]", "runq", 1, 3 * MS); /* what the kernel did does not matter */
+	expect("one", NULL, 0, 0);
 	expect("do_nanosleep", "sleep", 1, MS);
 	expect(NULL, "runq", 1, 3 * MS);
 }
