@@ -8,9 +8,9 @@
  *
  *   value of a stack = sum of its waits x (all waits / waits with a stack)
  *
- * So the sums are exact. Where no wait of that length had a stack, its time goes to a marker.
- * And contention: what the agent's hooks of locks tell, see below. Not locked: the caller does
- * that.
+ * So the sums are exact; of threads that ended with few stacks, those of all together. Where no
+ * wait of that length had a stack, its time goes to a marker. And contention: what the agent's
+ * hooks of locks tell, see below. Not locked: the caller does that.
  */
 #ifndef CPROF_LOCKS_H
 #define CPROF_LOCKS_H

@@ -130,6 +130,7 @@ static void charge(struct cprof_block *block, struct cprof_block_thread *thread,
 			return;
 		weight /= share;
 	}
+	stratum->samples++;
 	stratum->sampled_count += weight;
 	stratum->sampled_ns += weight * (double)ns;
 	cprof_block_add_account(block, &key, weight, weight * (double)ns);
@@ -224,12 +225,15 @@ void cprof_block_wait(struct cprof_block *block, pid_t tid, const struct cprof_p
 {
 	struct cprof_block_thread *thread = find_thread(block, tid); /* may have ended by now */
 	uint64_t from = CPROF_MAX(wait->from, block->begin_ns) + wait->spent;
+	bool from_before = wait->from < block->begin_ns;
+	const struct cprof_place *place;
 
 	if (!thread || !thread->wanted)
 		return;
-	if (has_sample(thread, wait->from) && wait->until > from)
-		charge(block, thread, &thread->next, wait->until - from, wait->preempted,
-		       wait->weight);
+	place = from_before && !has_sample(thread, wait->from) ? &thread->asleep : &thread->next;
+	if (place->known && (from_before || has_sample(thread, wait->from)) && wait->until > from)
+		charge(block, thread, place, wait->until - from, wait->preempted,
+		       from_before ? 1 : wait->weight);
 	if (thread->sampled_ns <= wait->until)
 		thread->next.known = false;
 }

@@ -23,23 +23,19 @@ static bool add_row(struct cprof_block_rows *rows, struct cprof_row row)
 	return true;
 }
 
-static double scale(double all, double sampled)
-{
-	return sampled > 0 ? all / sampled : 0;
-}
-
-static bool add_accounts(const struct cprof_block *block, struct cprof_block_rows *rows)
+static bool add_accounts(const struct cprof_block *block, const struct cprof_stratum *pool,
+			 struct cprof_block_rows *rows)
 {
 	for (const struct cprof_account *account = block->accounts; account;
 	     account = account->hh.next) {
-		const struct cprof_stratum *stratum =
-			&block->threads[account->key.thread]->strata[account->key.stratum];
+		const struct cprof_stratum *all = cprof_block_stratum(
+			block, pool, block->threads[account->key.thread], account->key.stratum);
 		struct cprof_row row = {
 			.stack = account->key.stack,
 			.kind = (enum cprof_wait_kind)account->key.kind,
 			.thread = account->key.thread,
-			.count = account->count * scale(stratum->count, stratum->sampled_count),
-			.ns = account->ns * scale(stratum->ns, stratum->sampled_ns),
+			.count = account->count * cprof_block_scale(all->count, all->sampled_count),
+			.ns = account->ns * cprof_block_scale(all->ns, all->sampled_ns),
 		};
 
 		if (!add_row(rows, row))
@@ -49,7 +45,8 @@ static bool add_accounts(const struct cprof_block *block, struct cprof_block_row
 }
 
 /* Waits of a length of which no stack is known, and those that may not have been whole. */
-static bool add_unsampled(const struct cprof_block_thread *thread, struct cprof_block_rows *rows)
+static bool add_unsampled(const struct cprof_block *block, const struct cprof_stratum *pool,
+			  const struct cprof_block_thread *thread, struct cprof_block_rows *rows)
 {
 	const struct cprof_row unsure = {
 		.marker = CPROF_ROW_UNSURE,
@@ -71,7 +68,9 @@ static bool add_unsampled(const struct cprof_block_thread *thread, struct cprof_
 			.ns = stratum->ns,
 		};
 
-		if (stratum->count > 0 && !(stratum->sampled_count > 0) && !add_row(rows, row))
+		if (stratum->count > 0 &&
+		    !(cprof_block_stratum(block, pool, thread, i)->sampled_count > 0) &&
+		    !add_row(rows, row))
 			return false;
 	}
 	return true;
@@ -118,14 +117,16 @@ struct cprof_error *cprof_block_rows(struct cprof_block *block, uint64_t now,
 				     struct cprof_block_rows **result)
 {
 	struct cprof_block_rows *rows = calloc(1, sizeof(*rows));
+	struct cprof_stratum pool[CPROF_PERF_STRATA] = {0};
 	bool fine = rows && !block->no_memory;
 
 	*result = NULL;
 	if (rows)
 		rows->threads = calloc(block->thread_count + 1, sizeof(*rows->threads));
-	fine = fine && rows->threads && add_accounts(block, rows);
+	cprof_block_pool(block, pool);
+	fine = fine && rows->threads && add_accounts(block, pool, rows);
 	for (size_t i = 0; i < block->thread_count && fine; i++)
-		fine = add_unsampled(block->threads[i], rows) &&
+		fine = add_unsampled(block, pool, block->threads[i], rows) &&
 		       add_pending(block, block->threads[i], now, rows);
 	if (!fine) {
 		cprof_block_rows_destroy(rows);
