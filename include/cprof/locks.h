@@ -70,7 +70,7 @@ void cprof_block_in(struct cprof_block *block, pid_t tid, uint64_t time);
 void cprof_block_wait(struct cprof_block *block, pid_t tid, const struct cprof_perf_wait *wait);
 void cprof_block_sums(struct cprof_block *block, const struct cprof_perf_waits *waits);
 void cprof_block_born(struct cprof_block *block, pid_t tid);
-void cprof_block_ended(struct cprof_block *block, pid_t tid);
+void cprof_block_ended(struct cprof_block *block, pid_t tid, uint64_t time);
 void cprof_block_renamed(struct cprof_block *block, pid_t tid);
 /* It runs another program now, alone. */
 void cprof_block_exec(struct cprof_block *block, pid_t tid);

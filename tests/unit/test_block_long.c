@@ -90,7 +90,7 @@ static void live_and_die(pid_t tid, uint64_t time)
 	wait_at(tid, time + 20 * MS, 70 * MS, 0, false); /* a length of which no stack is known */
 	if (tid % 2)
 		wait_at(tid, time + 100 * MS, MS, 0, true);
-	cprof_block_ended(block, tid);
+	cprof_block_ended(block, tid, time + 150 * MS);
 }
 
 static void test_fold(void **state)

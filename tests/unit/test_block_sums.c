@@ -179,7 +179,7 @@ static void sums_end_with_the_thread(void **state)
 	cprof_block_born(block, 1);
 	summed = (struct cprof_perf_waits){0};
 	kept_wait(1, BEGIN + 10 * MS, 2 * MS, stacks[0], 1);
-	cprof_block_ended(block, 1);
+	cprof_block_ended(block, 1, BEGIN + 15 * MS);
 	kept_wait(1, BEGIN + 20 * MS, 2 * MS, stacks[0], 1);
 	summed.ended = true;
 	tell_sums(1);
@@ -259,7 +259,7 @@ static void short_lives_stand_together(void **state)
 				sum_up(lengths[i], false);
 			now += lengths[i] + 30000;
 		}
-		cprof_block_ended(block, tid);
+		cprof_block_ended(block, tid, now);
 		tell_sums(tid);
 	}
 	/* One that lives stands alone, however few stacks it has. */
@@ -313,6 +313,40 @@ static void sleepers_need_no_sample(void **state)
 	expect(NULL, NULL, 2, 100 * MS);
 }
 
+/* Killed where it has slept since before: that it had its CPU once more is not told. */
+static void sleepers_can_be_killed(void **state)
+{
+	(void)state;
+	cprof_block_found(block, 1, true, stacks[0], CPROF_WAIT_SLEEP);
+	cprof_block_found(block, 99, true, stacks[0], CPROF_WAIT_SLEEP);
+	cprof_block_ended(block, 1, BEGIN + 40 * MS);
+	cprof_block_ended(block, 99, BEGIN + 40 * MS);
+	cprof_block_ended(block, 1, BEGIN + 60 * MS);
+	told(BEGIN + 100 * MS);
+	expect("do_nanosleep", "sleep", 1, 40 * MS);
+	expect(NULL, NULL, 1, 40 * MS);
+}
+
+/* A thread that is not the first execs: it has the number of the first, which has ended, but none
+ * of its waits. */
+static void sums_of_a_thread_that_execs_are_its_own(void **state)
+{
+	(void)state;
+	cprof_block_born(block, 2);
+	summed = (struct cprof_perf_waits){0};
+	kept_wait(1, BEGIN + 10 * MS, 3 * MS, stacks[0], 1);
+	tell_sums(1);
+	cprof_block_ended(block, 1, BEGIN + 20 * MS);
+	cprof_block_exec(block, 1);
+	summed = (struct cprof_perf_waits){0};
+	kept_wait(1, BEGIN + 30 * MS, 4 * MS, stacks[1], 1);
+	kept_wait(1, BEGIN + 40 * MS, 4 * MS, stacks[1], 1);
+	tell_sums(1);
+	told(BEGIN + 50 * MS);
+	expect("do_nanosleep", NULL, 1, 3 * MS);
+	expect("pipe_read", NULL, 2, 8 * MS);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -327,6 +361,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(sums_go_on_after_exec, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(short_lives_stand_together, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sleepers_need_no_sample, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(sleepers_can_be_killed, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(sums_of_a_thread_that_execs_are_its_own, set_up,
+						tear_down),
 		cmocka_unit_test_setup_teardown(thinning_is_unbiased, set_up, tear_down),
 	};
 
