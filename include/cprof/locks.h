@@ -8,9 +8,9 @@
  *
  *   value of a stack = sum of its waits x (all waits / waits with a stack)
  *
- * So the sums are exact. Where no wait of that length had a stack, its time goes to a marker.
- * And contention: what the agent's hooks of locks tell, see below. Not locked: the caller does
- * that.
+ * So the sums are exact; of threads that ended with few stacks, those of all together. Where no
+ * wait of that length had a stack, its time goes to a marker. And contention: what the agent's
+ * hooks of locks tell, see below. Not locked: the caller does that.
  */
 #ifndef CPROF_LOCKS_H
 #define CPROF_LOCKS_H
@@ -70,7 +70,7 @@ void cprof_block_in(struct cprof_block *block, pid_t tid, uint64_t time);
 void cprof_block_wait(struct cprof_block *block, pid_t tid, const struct cprof_perf_wait *wait);
 void cprof_block_sums(struct cprof_block *block, const struct cprof_perf_waits *waits);
 void cprof_block_born(struct cprof_block *block, pid_t tid);
-void cprof_block_ended(struct cprof_block *block, pid_t tid);
+void cprof_block_ended(struct cprof_block *block, pid_t tid, uint64_t time);
 void cprof_block_renamed(struct cprof_block *block, pid_t tid);
 /* It runs another program now, alone. */
 void cprof_block_exec(struct cprof_block *block, pid_t tid);

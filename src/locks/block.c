@@ -130,6 +130,7 @@ static void charge(struct cprof_block *block, struct cprof_block_thread *thread,
 			return;
 		weight /= share;
 	}
+	stratum->samples++;
 	stratum->sampled_count += weight;
 	stratum->sampled_ns += weight * (double)ns;
 	cprof_block_add_account(block, &key, weight, weight * (double)ns);
@@ -224,12 +225,15 @@ void cprof_block_wait(struct cprof_block *block, pid_t tid, const struct cprof_p
 {
 	struct cprof_block_thread *thread = find_thread(block, tid); /* may have ended by now */
 	uint64_t from = CPROF_MAX(wait->from, block->begin_ns) + wait->spent;
+	bool from_before = wait->from < block->begin_ns;
+	const struct cprof_place *place;
 
 	if (!thread || !thread->wanted)
 		return;
-	if (has_sample(thread, wait->from) && wait->until > from)
-		charge(block, thread, &thread->next, wait->until - from, wait->preempted,
-		       wait->weight);
+	place = from_before && !has_sample(thread, wait->from) ? &thread->asleep : &thread->next;
+	if (place->known && (from_before || has_sample(thread, wait->from)) && wait->until > from)
+		charge(block, thread, place, wait->until - from, wait->preempted,
+		       from_before ? 1 : wait->weight);
 	if (thread->sampled_ns <= wait->until)
 		thread->next.known = false;
 }
@@ -326,14 +330,22 @@ void cprof_block_born(struct cprof_block *block, pid_t tid)
 }
 
 /* It still switches a few times, and never comes back from the last. */
-void cprof_block_ended(struct cprof_block *block, pid_t tid)
+static void end(struct cprof_block *block, struct cprof_block_thread *thread)
+{
+	set_name(block, thread);
+	thread->ended = true;
+}
+
+void cprof_block_ended(struct cprof_block *block, pid_t tid, uint64_t time)
 {
 	struct cprof_block_thread *thread = find_thread(block, tid);
 
 	if (!thread || thread->ended)
 		return;
-	set_name(block, thread);
-	thread->ended = true;
+	end(block, thread);
+	/* Asleep since before: it has been woken only to end, of which nothing else may be told. */
+	if (thread->wanted && thread->state == CPROF_BLOCK_OUT && !thread->out_ns)
+		account(block, thread, time);
 }
 
 void cprof_block_renamed(struct cprof_block *block, pid_t tid)
@@ -347,13 +359,15 @@ void cprof_block_renamed(struct cprof_block *block, pid_t tid)
 void cprof_block_exec(struct cprof_block *block, pid_t tid)
 {
 	const struct cprof_block_thread *before = find_thread(block, tid);
+	const bool was_over = before && before->ended;
 	struct cprof_block_thread *thread;
 
 	for (size_t i = 0; i < block->thread_count; i++)
-		if (block->threads[i]->tid != tid)
-			cprof_block_ended(block, block->threads[i]->tid);
+		if (block->threads[i]->tid != tid && !block->threads[i]->ended)
+			end(block, block->threads[i]);
 	thread = renew(block, tid);
-	if (thread && before) /* it is the same, to the kernel */
+	/* It is the same to the kernel, unless another has taken the number of one that ended. */
+	if (thread && before && !was_over)
 		memcpy(thread->told, before->told, sizeof(thread->told));
 }
 

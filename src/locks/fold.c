@@ -39,11 +39,6 @@ static void add_stratum(struct cprof_stratum *stratum, double count, double ns, 
 	stratum->sampled_ns += ns;
 }
 
-static double scaled(double value, double all, double sampled)
-{
-	return sampled > 0 ? value * (all / sampled) : 0;
-}
-
 /* Moves what is known of a thread's waits without stacks. */
 static void move_unsampled(const struct cprof_block_thread *thread, struct cprof_block_thread *rest)
 {
@@ -95,8 +90,8 @@ static void move_accounts(struct cprof_block *block, const bool *old)
 		HASH_DEL(accounts, each);
 		free(each);
 		if (old[key.thread]) {
-			count = scaled(count, stratum->count, stratum->sampled_count);
-			ns = scaled(ns, stratum->ns, stratum->sampled_ns);
+			count *= cprof_block_scale(stratum->count, stratum->sampled_count);
+			ns *= cprof_block_scale(stratum->ns, stratum->sampled_ns);
 			key = rest_key(key, block->rest);
 			add_stratum(&block->rest->strata[key.stratum], count, ns, true);
 		} else {
@@ -138,6 +133,7 @@ bool cprof_block_fold(struct cprof_block *block, size_t most)
 	old = calloc(block->thread_count, sizeof(*old));
 	if (!old)
 		return false;
+	cprof_block_settle(block);
 	for (size_t i = 0; i < block->thread_count; i++) {
 		old[i] = is_old(block, i);
 		if (!old[i])

@@ -19,6 +19,7 @@ struct cprof_stratum {
 	double ns;
 	double sampled_count; /* those that have stacks, by their weights */
 	double sampled_ns;
+	uint64_t samples; /* how many they are */
 };
 
 /* Where a thread's next or present wait is. */
@@ -41,6 +42,7 @@ struct cprof_block_thread {
 	char name[64];
 	bool wanted;
 	bool ended;
+	bool alone; /* ended: no others stand for it any more */
 	bool preempted;
 	bool unsure; /* records were lost since it went out */
 	enum cprof_block_state state;
@@ -119,5 +121,16 @@ void cprof_block_add_account(struct cprof_block *block, const struct cprof_accou
 /* The time of a wait that counts: none before the beginning. */
 uint64_t cprof_block_length(const struct cprof_block *block,
 			    const struct cprof_block_thread *thread, uint64_t until);
+
+/* pool.c: what all threads of a pool have together, added to `pool` by stratum; and where it is
+ * that a thread's accounts are scaled: there or by themselves. */
+void cprof_block_pool(const struct cprof_block *block, struct cprof_stratum *pool);
+const struct cprof_stratum *cprof_block_stratum(const struct cprof_block *block,
+						const struct cprof_stratum *pool,
+						const struct cprof_block_thread *thread,
+						unsigned index);
+double cprof_block_scale(double all, double sampled);
+/* From now on each stands alone, with what it has been given. */
+void cprof_block_settle(struct cprof_block *block);
 
 #endif

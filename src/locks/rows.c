@@ -32,11 +32,6 @@ static uint64_t pending_ns(const struct cprof_block *block, const struct cprof_b
 	return cprof_block_length(block, thread, thread->over_ns ? thread->over_ns : now);
 }
 
-static double scale(double all, double sampled)
-{
-	return sampled > 0 ? all / sampled : 0;
-}
-
 /* A wait that goes on and was not sampled is stood for as one that is over: which are sampled is
  * left to chance. Not where one has waited since before the beginning, which nothing else is like.
  */
@@ -52,22 +47,24 @@ static void find_unsampled_pending(const struct cprof_block *block,
 		thread->stood_for = (struct cprof_stood_for){.stratum = index, .ns = (double)ns};
 }
 
-static bool add_accounts(const struct cprof_block *block, struct cprof_block_rows *rows)
+static bool add_accounts(const struct cprof_block *block, const struct cprof_stratum *pool,
+			 struct cprof_block_rows *rows)
 {
 	for (const struct cprof_account *account = block->accounts; account;
 	     account = account->hh.next) {
 		const struct cprof_block_thread *thread = block->threads[account->key.thread];
-		const struct cprof_stratum *stratum = &thread->strata[account->key.stratum];
+		const struct cprof_stratum *all =
+			cprof_block_stratum(block, pool, thread, account->key.stratum);
 		const struct cprof_stood_for *also = &thread->stood_for;
 		bool one_more = also->ns > 0 && also->stratum == account->key.stratum;
-		double count = stratum->count + one_more;
-		double ns = stratum->ns + (one_more ? also->ns : 0);
+		double count = all->count + one_more;
+		double ns = all->ns + (one_more ? also->ns : 0);
 		struct cprof_row row = {
 			.stack = account->key.stack,
 			.kind = (enum cprof_wait_kind)account->key.kind,
 			.thread = account->key.thread,
-			.count = account->count * scale(count, stratum->sampled_count),
-			.ns = account->ns * scale(ns, stratum->sampled_ns),
+			.count = account->count * cprof_block_scale(count, all->sampled_count),
+			.ns = account->ns * cprof_block_scale(ns, all->sampled_ns),
 		};
 
 		if (!add_row(rows, row))
@@ -77,7 +74,8 @@ static bool add_accounts(const struct cprof_block *block, struct cprof_block_row
 }
 
 /* Waits of a length of which no stack is known, and those that may not have been whole. */
-static bool add_unsampled(const struct cprof_block_thread *thread, struct cprof_block_rows *rows)
+static bool add_unsampled(const struct cprof_block *block, const struct cprof_stratum *pool,
+			  const struct cprof_block_thread *thread, struct cprof_block_rows *rows)
 {
 	const struct cprof_row unsure = {
 		.marker = CPROF_ROW_UNSURE,
@@ -99,7 +97,9 @@ static bool add_unsampled(const struct cprof_block_thread *thread, struct cprof_
 			.ns = stratum->ns,
 		};
 
-		if (stratum->count > 0 && !(stratum->sampled_count > 0) && !add_row(rows, row))
+		if (stratum->count > 0 &&
+		    !(cprof_block_stratum(block, pool, thread, i)->sampled_count > 0) &&
+		    !add_row(rows, row))
 			return false;
 	}
 	return true;
@@ -145,6 +145,7 @@ struct cprof_error *cprof_block_rows(struct cprof_block *block, uint64_t now,
 				     struct cprof_block_rows **result)
 {
 	struct cprof_block_rows *rows = calloc(1, sizeof(*rows));
+	struct cprof_stratum pool[CPROF_PERF_STRATA] = {0};
 	bool fine = rows && !block->no_memory;
 
 	*result = NULL;
@@ -152,9 +153,10 @@ struct cprof_error *cprof_block_rows(struct cprof_block *block, uint64_t now,
 		rows->threads = calloc(block->thread_count + 1, sizeof(*rows->threads));
 	for (size_t i = 0; i < block->thread_count; i++)
 		find_unsampled_pending(block, block->threads[i], now);
-	fine = fine && rows->threads && add_accounts(block, rows);
+	cprof_block_pool(block, pool);
+	fine = fine && rows->threads && add_accounts(block, pool, rows);
 	for (size_t i = 0; i < block->thread_count && fine; i++)
-		fine = add_unsampled(block->threads[i], rows) &&
+		fine = add_unsampled(block, pool, block->threads[i], rows) &&
 		       add_pending(block, block->threads[i], now, rows);
 	if (!fine) {
 		cprof_block_rows_destroy(rows);

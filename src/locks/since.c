@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * What is new in rows since earlier rows of the same accounts. Estimates are scaled anew each time
- * rows are made, so a difference can come out a little below nothing: then it is nothing.
+ * rows are made, so a difference can come out below nothing: then it is nothing. Of waits, what was
+ * there too much before is taken from what is new elsewhere, so that the sums are what they were.
  */
 #include "contention.h"
 #include "private.h"
@@ -66,6 +67,47 @@ static void take_away(const struct earlier *earlier, const struct part *part, do
 	slot->ns -= less_ns;
 }
 
+/* What rows have, and what was there before and is not found in them. */
+struct balance {
+	double has;
+	double owes;
+};
+
+static double keeps(const struct balance *balance)
+{
+	return balance->has > balance->owes ? 1 - balance->owes / balance->has : 0;
+}
+
+static double remains(const struct balance *balance)
+{
+	return CPROF_MAX(balance->owes - balance->has, 0.0);
+}
+
+/* Where a wait is for is known late: what it had without that goes from the new rows of its thread,
+ * and where they do not have as much, from all. `balances` has one for each thread and one for all,
+ * for one value. */
+static void even_out(struct cprof_block_rows *rows, const struct earlier *earlier,
+		     struct balance *balances, bool counts)
+{
+	struct balance *all = &balances[rows->thread_count];
+
+	memset(balances, 0, (rows->thread_count + 1) * sizeof(*balances));
+	for (size_t i = 0; i < earlier->size; i++)
+		if (earlier->slots[i].key[1])
+			balances[earlier->slots[i].key[0] >> 32].owes +=
+				counts ? earlier->slots[i].count : earlier->slots[i].ns;
+	for (size_t i = 0; i < rows->count; i++)
+		balances[rows->rows[i].thread].has +=
+			counts ? rows->rows[i].count : rows->rows[i].ns;
+	for (size_t i = 0; i < rows->thread_count; i++) {
+		all->has += balances[i].has * keeps(&balances[i]);
+		all->owes += remains(&balances[i]);
+	}
+	for (size_t i = 0; i < rows->count; i++)
+		*(counts ? &rows->rows[i].count : &rows->rows[i].ns) *=
+			keeps(&balances[rows->rows[i].thread]) * keeps(all);
+}
+
 static struct part block_part(const struct cprof_row *row)
 {
 	return (struct part){
@@ -78,9 +120,12 @@ static struct part block_part(const struct cprof_row *row)
 
 bool cprof_block_rows_subtract(struct cprof_block_rows *rows, const struct cprof_block_rows *before)
 {
+	CPROF_AUTO_FREE struct balance *balances =
+		calloc(rows->thread_count + 1, sizeof(*balances));
 	struct earlier earlier;
 
-	if (!earlier_init(&earlier, before->count))
+	if (!balances || before->thread_count > rows->thread_count ||
+	    !earlier_init(&earlier, before->count))
 		return false;
 	for (size_t i = 0; i < before->count; i++) {
 		struct part part = block_part(&before->rows[i]);
@@ -92,6 +137,8 @@ bool cprof_block_rows_subtract(struct cprof_block_rows *rows, const struct cprof
 
 		take_away(&earlier, &part, &rows->rows[i].count, &rows->rows[i].ns);
 	}
+	even_out(rows, &earlier, balances, true);
+	even_out(rows, &earlier, balances, false);
 	free(earlier.slots);
 	return true;
 }

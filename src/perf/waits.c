@@ -77,6 +77,9 @@ static bool maps_create(struct cprof_waits *waits, const struct cprof_perf *perf
 	cprof_error_destroy(cprof_target_threads(perf->target, &tids, &count));
 	count = CPROF_MIN(CPROF_MAX(count * THREADS_NEW, (size_t)THREADS_MIN), (size_t)THREADS_MAX);
 	waits->cpu_count = cpus > 0 ? (uint32_t)cpus : 1;
+	/* There may be numbers between that no CPU has. */
+	for (size_t i = 0; i < perf->ring_count; i++)
+		waits->cpu_count = CPROF_MAX(waits->cpu_count, perf->rings[i].cpu + 1);
 	waits->states = calloc(waits->cpu_count, sizeof(*waits->states));
 	waits->control =
 		cprof_bpf_map(BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(struct control), 1);

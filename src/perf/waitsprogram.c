@@ -97,7 +97,9 @@ static void emit_new(struct program *program, const struct cprof_perf *perf)
 	     STORE64(BPF_REG_2, TOLD(flags), BPF_REG_3),
 	     MOVE_IMM(BPF_REG_5, sizeof(struct cprof_told)));
 	emit_tell(program, waits->events);
-	EMIT(program, JUMP_IF_SET(BPF_REG_0, DROP), LOAD64_AT(BPF_REG_1, BPF_REG_10, AT_TASK),
+	EMIT(program, JUMP_IF_SET(BPF_REG_0, DROP),
+	     STORE64(BPF_REG_6, offsetof(struct entry, window_ns), BPF_REG_8),
+	     LOAD64_AT(BPF_REG_1, BPF_REG_10, AT_TASK),
 	     STORE64(BPF_REG_6, offsetof(struct entry, task), BPF_REG_1));
 }
 
@@ -131,7 +133,8 @@ static void emit_stratum(struct program *program)
 		land(program, done[--count]);
 }
 
-/* The wait of a thread that is known is over: it is added, and is to be told if it was kept. */
+/* The wait of a thread that is known is over: it is added, and is to be told if it was kept, or has
+ * begun before waits counted. */
 static void emit_account(struct program *program)
 {
 	size_t skip[3];
@@ -142,7 +145,10 @@ static void emit_account(struct program *program)
 	     LOAD64_AT(BPF_REG_2, BPF_REG_2, offsetof(struct control, begin_ns)));
 	skip[0] = jump(program, GO_IF_IMM(BPF_JEQ, BPF_REG_1, 0));
 	begun = jump(program, GO_IF(BPF_JGE, BPF_REG_1, BPF_REG_2));
-	EMIT(program, MOVE(BPF_REG_1, BPF_REG_2));
+	EMIT(program, MOVE(BPF_REG_1, BPF_REG_2),
+	     LOAD64_AT(BPF_REG_3, BPF_REG_6, offsetof(struct entry, flags)),
+	     ALU_IMM(BPF_OR, BPF_REG_3, CPROF_WAIT_KEPT),
+	     STORE64(BPF_REG_6, offsetof(struct entry, flags), BPF_REG_3));
 	land(program, begun);
 	skip[1] = jump(program, GO_IF(BPF_JGE, BPF_REG_1, BPF_REG_9));
 	EMIT(program, MOVE(BPF_REG_2, BPF_REG_9), ALU(BPF_SUB, BPF_REG_2, BPF_REG_1));

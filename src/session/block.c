@@ -199,7 +199,7 @@ static void take(struct cprof_session *session, const struct cprof_perf_record *
 		cprof_block_born(session->block, record->tid);
 		break;
 	case CPROF_PERF_EXIT:
-		cprof_block_ended(session->block, record->tid);
+		cprof_block_ended(session->block, record->tid, record->time);
 		break;
 	case CPROF_PERF_LOST:
 		if (record->lost.records && session->stats.switches.way == CPROF_PERF_PER_THREAD)

@@ -20,6 +20,7 @@ struct cprof_thread_list;
 struct cprof_live_mark {
 	uint64_t time_ns;
 	struct cprof_block_rows *block; /* NULL: none */
+	uint64_t block_ns;              /* to when they go */
 	struct cprof_contention_rows *mutex;
 };
 

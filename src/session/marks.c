@@ -52,10 +52,9 @@ void cprof_session_live_mark(struct cprof_session *session)
 	mark = mark_at(live, live->next_mark++);
 	*mark = (struct cprof_live_mark){.time_ns = now};
 	/* Without memory there is none, and the window is longer. */
+	mark->block_ns = CPROF_MAX(session->block_until_ns, session->block_begun_ns);
 	if (session->block_begun_ns)
-		cprof_error_destroy(cprof_block_rows(
-			session->block, CPROF_MAX(session->block_until_ns, session->block_begun_ns),
-			&mark->block));
+		cprof_error_destroy(cprof_block_rows(session->block, mark->block_ns, &mark->block));
 	if (session->contention)
 		cprof_error_destroy(cprof_contention_mark(session->contention, now, &mark->mutex));
 	live->mark_rows += count_rows(mark);
@@ -100,7 +99,7 @@ bool cprof_session_live_since(struct cprof_session *session, uint64_t window_ns,
 	mark = find_mark(session->live, until - window_ns, block);
 	if (!mark)
 		return true;
-	*from = CPROF_MAX(*from, mark->time_ns);
+	*from = CPROF_MAX(*from, block ? mark->block_ns : mark->time_ns);
 	return block ? cprof_block_rows_subtract(block, mark->block)
 		     : cprof_contention_rows_subtract(mutex, mark->mutex);
 }

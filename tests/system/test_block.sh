@@ -102,7 +102,9 @@ check "thinned: few stacks" holds "stats['block']['stacks'] < 0.4 * stats['block
 check "thinned: no switch is lost" holds \
 	"stats['lost_records'] == 0 and near(count(), stats['block']['switches'], 0.01)"
 check "thinned: time" holds "near(ns(), stats['block']['blocked_ns'] + stats['block']['runq_ns'], 0.01)"
-check "thinned: pipes" holds "ns(wait='pipe') >= 0.9 * stats['block']['blocked_ns']"
+# On a busy machine some waits are so long that none like them has a stack.
+check "thinned: pipes" holds "ns(wait='pipe') + ns(wait='none', frame='[stack not sampled]') >= 0.95 * stats['block']['blocked_ns']"
+check "thinned: most has a stack" holds "ns(wait='pipe') >= 0.5 * stats['block']['blocked_ns']"
 check "thinned: weights" holds "near(stats['block']['weight'] + stats['lost'], stats['block']['switches'], 0.25)"
 expect 0 run -e block --block-min 1ms -f json -o profile.json --stats stats.json -- "$O/workloads/pingpong" 1
 check "short waits by chance: time" holds "near(ns(), stats['block']['blocked_ns'] + stats['block']['runq_ns'], 0.01)"

@@ -177,14 +177,14 @@ static void threads_come_and_go(void **state)
 {
 	(void)state;
 	wait_at(1, BEGIN + MS, BEGIN + 2 * MS, stacks[0]);
-	cprof_block_ended(block, 1);
+	cprof_block_ended(block, 1, BEGIN + 3 * MS);
 	cprof_block_out(block, 1, BEGIN + 3 * MS, false); /* for ever */
 	told(BEGIN + 100 * MS);
 	expect(NULL, NULL, 1, MS);
 	tear_down(NULL);
 	set_up(NULL);
 	wait_at(1, BEGIN + MS, BEGIN + 2 * MS, stacks[0]);
-	cprof_block_ended(block, 1);
+	cprof_block_ended(block, 1, BEGIN + 3 * MS);
 	cprof_block_born(block, 1); /* another one, by the same number */
 	cprof_block_in(block, 1, BEGIN + 110 * MS);
 	wait_at(1, BEGIN + 120 * MS, BEGIN + 121 * MS, stacks[1]);
@@ -197,7 +197,7 @@ static void exec_leaves_one_thread(void **state)
 {
 	(void)state;
 	cprof_block_out(block, 2, BEGIN + 1 * MS, false);
-	cprof_block_ended(block, 1);
+	cprof_block_ended(block, 1, BEGIN + 3 * MS);
 	cprof_block_exec(block, 1);
 	wait_at(1, BEGIN + 40 * MS, BEGIN + 45 * MS, stacks[2]);
 	told(BEGIN + 60 * MS);

@@ -90,7 +90,7 @@ static void live_and_die(pid_t tid, uint64_t time)
 	wait_at(tid, time + 20 * MS, 70 * MS, 0, false); /* a length of which no stack is known */
 	if (tid % 2)
 		wait_at(tid, time + 100 * MS, MS, 0, true);
-	cprof_block_ended(block, tid);
+	cprof_block_ended(block, tid, time + 150 * MS);
 }
 
 static void test_fold(void **state)
@@ -170,11 +170,42 @@ static void test_since(void **state)
 	cprof_block_rows_destroy(before);
 }
 
+/* A long wait without a stack, told to the end, is one of those of its length that have one: what
+ * was shown of it before is not shown again. */
+static void test_since_of_what_moves(void **state)
+{
+	struct cprof_perf_waits waits = {.tid = 5, .out_ns = BEGIN + 100 * MS};
+	const struct cprof_perf_wait kept = {
+		.from = BEGIN + MS, .until = BEGIN + 61 * MS, .weight = 1};
+	struct cprof_perf_stratum *stratum = &waits.strata[cprof_perf_stratum_of(60 * MS, false)];
+	struct cprof_block_rows *before;
+	struct cprof_block_rows *now;
+	int64_t sum[2];
+
+	(void)state;
+	cprof_block_born(block, 5);
+	cprof_block_sample(block, 5, BEGIN + MS, 1);
+	cprof_block_wait(block, 5, &kept);
+	*stratum = (struct cprof_perf_stratum){1, 60 * MS};
+	cprof_block_sums(block, &waits);
+	assert_null(cprof_block_rows(block, BEGIN + 180 * MS, &before));
+	*stratum = (struct cprof_perf_stratum){2, 160 * MS};
+	waits.out_ns = BEGIN + 210 * MS;
+	cprof_block_sums(block, &waits);
+	assert_null(cprof_block_rows(block, BEGIN + 210 * MS, &now));
+	assert_true(cprof_block_rows_subtract(now, before));
+	sums(now, 0, sum);
+	assert_int_equal(sum[1], 20 * MS);
+	cprof_block_rows_destroy(now);
+	cprof_block_rows_destroy(before);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_fold, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_since, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_since_of_what_moves, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -194,7 +194,7 @@ static void sums_end_with_the_thread(void **state)
 	cprof_block_born(block, 1);
 	summed = (struct cprof_perf_waits){0};
 	kept_wait(1, BEGIN + 10 * MS, 2 * MS, stacks[0], 1);
-	cprof_block_ended(block, 1);
+	cprof_block_ended(block, 1, BEGIN + 15 * MS);
 	kept_wait(1, BEGIN + 20 * MS, 2 * MS, stacks[0], 1);
 	summed.ended = true;
 	tell_sums(1);
@@ -252,6 +252,116 @@ static void sums_go_on_after_exec(void **state)
 	expect(NULL, NULL, 1, 3 * MS);
 }
 
+/* Threads that live for three waits of lengths that go together, of each of which one in five has
+ * its stack: such a one does not draw to it the time of the others, and none is left over. */
+static void short_lives_stand_together(void **state)
+{
+	static const uint64_t lengths[3] = {2 * MS, 6 * MS, 12 * MS};
+	const pid_t lives = 3000;
+	const double total = 20.0 * MS * lives;
+
+	(void)state;
+	noise = 1;
+	for (pid_t tid = 1000; tid < 1000 + lives; tid++) {
+		uint64_t now = BEGIN + (uint64_t)tid * MS;
+
+		cprof_block_born(block, tid);
+		summed = (struct cprof_perf_waits){.ended = true};
+		for (unsigned i = 0; i < 3; i++) {
+			if (chance() < 0.2)
+				kept_wait(tid, now, lengths[i], stacks[2 + i], 5);
+			else
+				sum_up(lengths[i], false);
+			now += lengths[i] + 30000;
+		}
+		cprof_block_ended(block, tid, now);
+		tell_sums(tid);
+	}
+	/* One that lives stands alone, however few stacks it has. */
+	summed = (struct cprof_perf_waits){0};
+	kept_wait(1, BEGIN + MS, 2 * MS, stacks[0], 2);
+	sum_up(2 * MS, false);
+	tell_sums(1);
+	told(BEGIN + 10000 * MS);
+	for (unsigned i = 0; i < 3; i++) {
+		double truth = (double)lengths[i] * lives;
+		double is = (double)sum_of(names[2 + i], NULL).ns;
+
+		print_message("%s: %.0f of %.0f\n", names[2 + i], is, truth);
+		assert_true(fabs(is / truth - 1) < 0.15); /* 600 samples: 4 % */
+	}
+	expect("[stack not sampled]", NULL, 0, 0);
+	expect("do_nanosleep", NULL, 2, 4 * MS);
+	assert_true(fabs((double)sum_of(NULL, NULL).ns - total - 4 * MS) < 2.0 * lives);
+	assert_true(cprof_block_fold(block, 2048));
+	cprof_profile_destroy(profile);
+	assert_null(cprof_profile_create(&profile));
+	cprof_block_describe(profile);
+	for (size_t i = 0; i < STACKS; i++)
+		make_stack(i);
+	told(BEGIN + 10000 * MS);
+	expect("[stack not sampled]", NULL, 0, 0);
+	assert_true(fabs((double)sum_of(NULL, NULL).ns - total - 4 * MS) < 2.0 * lives);
+}
+
+/* Asleep since before: the sample of it can be lost, and its weight says nothing, for all of these
+ * are told. */
+static void sleepers_need_no_sample(void **state)
+{
+	const struct cprof_perf_wait wait = {
+		.from = BEGIN - 5 * MS, .until = BEGIN + 50 * MS, .weight = 20};
+
+	(void)state;
+	cprof_block_found(block, 1, true, stacks[0], CPROF_WAIT_SLEEP);
+	cprof_block_found(block, 2, true, stacks[0], CPROF_WAIT_SLEEP);
+	for (pid_t tid = 1; tid <= 2; tid++) {
+		if (tid == 2)
+			cprof_block_sample(block, tid, BEGIN - 5 * MS + 1000, stacks[1]);
+		cprof_block_wait(block, tid, &wait);
+		summed = (struct cprof_perf_waits){.out_ns = BEGIN + 200 * MS};
+		sum_up(50 * MS, false);
+		tell_sums(tid);
+	}
+	told(BEGIN + 200 * MS);
+	expect("do_nanosleep", "sleep", 1, 50 * MS);
+	expect("pipe_read", "pipe", 1, 50 * MS);
+	expect(NULL, NULL, 2, 100 * MS);
+}
+
+/* Killed where it has slept since before: that it had its CPU once more is not told. */
+static void sleepers_can_be_killed(void **state)
+{
+	(void)state;
+	cprof_block_found(block, 1, true, stacks[0], CPROF_WAIT_SLEEP);
+	cprof_block_found(block, 99, true, stacks[0], CPROF_WAIT_SLEEP);
+	cprof_block_ended(block, 1, BEGIN + 40 * MS);
+	cprof_block_ended(block, 99, BEGIN + 40 * MS);
+	cprof_block_ended(block, 1, BEGIN + 60 * MS);
+	told(BEGIN + 100 * MS);
+	expect("do_nanosleep", "sleep", 1, 40 * MS);
+	expect(NULL, NULL, 1, 40 * MS);
+}
+
+/* A thread that is not the first execs: it has the number of the first, which has ended, but none
+ * of its waits. */
+static void sums_of_a_thread_that_execs_are_its_own(void **state)
+{
+	(void)state;
+	cprof_block_born(block, 2);
+	summed = (struct cprof_perf_waits){0};
+	kept_wait(1, BEGIN + 10 * MS, 3 * MS, stacks[0], 1);
+	tell_sums(1);
+	cprof_block_ended(block, 1, BEGIN + 20 * MS);
+	cprof_block_exec(block, 1);
+	summed = (struct cprof_perf_waits){0};
+	kept_wait(1, BEGIN + 30 * MS, 4 * MS, stacks[1], 1);
+	kept_wait(1, BEGIN + 40 * MS, 4 * MS, stacks[1], 1);
+	tell_sums(1);
+	told(BEGIN + 50 * MS);
+	expect("do_nanosleep", NULL, 1, 3 * MS);
+	expect("pipe_read", NULL, 2, 8 * MS);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -265,6 +375,11 @@ int main(void)
 						tear_down),
 		cmocka_unit_test_setup_teardown(sums_of_others_are_left_out, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sums_go_on_after_exec, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(short_lives_stand_together, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(sleepers_need_no_sample, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(sleepers_can_be_killed, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(sums_of_a_thread_that_execs_are_its_own, set_up,
+						tear_down),
 		cmocka_unit_test_setup_teardown(thinning_is_unbiased, set_up, tear_down),
 	};
 
