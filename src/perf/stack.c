@@ -12,6 +12,7 @@
 #define STACK_FIRST 16384u /* for what is traced, as the next */
 #define STACK_SMALL 1024u  /* least of births */
 #define STACK_FINE  256u   /* least of switches, and the unit */
+#define GROWTH      4
 /* A record is shorter than 64 KB; this leaves room for registers and a kernel chain of 127. */
 #define STACK_MAX     64240u
 #define RATE_FREE     199 /* up to here 64 KB cost nothing that can be measured */
@@ -68,6 +69,16 @@ static uint32_t size_wanted(const struct cprof_perf *perf)
 	return (uint32_t)CPROF_MIN(CPROF_MAX(want, least), perf->stack_limit);
 }
 
+/* After one was cut off. Of switches the next may be too, but few need as much as there can be. */
+static uint32_t size_grown(const struct cprof_perf *perf)
+{
+	uint32_t size = perf->format.stack_bytes;
+
+	if (perf->config.clock != CPROF_PERF_SWITCHES || size >= perf->stack_limit / GROWTH)
+		return perf->stack_limit;
+	return size * GROWTH;
+}
+
 /* Births come in bursts. A dump is as long as half a ring allows for as many as came in a tick: one
  * that is cut off tells more than one that is lost. */
 static void adapt_to_births(struct cprof_perf *perf, bool losing, bool due, uint64_t now)
@@ -109,7 +120,7 @@ void cprof_stack_adapt(struct cprof_perf *perf)
 	}
 	if (perf->stack_truncated && size < perf->stack_limit) {
 		perf->stack_hold = CPROF_MIN(perf->stack_hold * 2, HOLD_MAX_NS);
-		resize(perf, perf->stack_limit, now);
+		resize(perf, size_grown(perf), now);
 		return;
 	}
 	/* A ring that overflows cannot wait, whatever the rate: we get too little time to drain. */

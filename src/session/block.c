@@ -10,6 +10,7 @@
 
 #define SUM_EVERY_NS 100000000ull
 #define SUM_COST     50
+#define THREADS_MOST 65536 /* that are told of alone: some tens of megabytes */
 #define MARGIN_NS    1000000ull /* what happened this short a time ago is not yet told */
 
 /* --- opening ------------------------------------------------------------------------------- */
@@ -263,6 +264,8 @@ void cprof_session_block_drain(struct cprof_session *session, bool final)
 	cprof_block_stats(session->block, &stats->block);
 	if (session->live)
 		cprof_session_live_waits(session);
+	else
+		cprof_block_fold(session->block, THREADS_MOST);
 	pthread_mutex_unlock(&session->lock);
 }
 
