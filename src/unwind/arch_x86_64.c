@@ -17,6 +17,13 @@ static bool is_call(const uint8_t *before, size_t length)
 	return false;
 }
 
+/* `syscall` (0f 05) that returned 0, as clone3 does in the child. */
+static bool is_born(const struct cprof_regs *regs, const uint8_t *before, size_t length)
+{
+	return length >= 2 && before[length - 2] == 0x0f && before[length - 1] == 0x05 &&
+	       regs->known & 1u && regs->value[0] == 0;
+}
+
 #define SAVED(reg) (uint16_t)(offsetof(ucontext_t, uc_mcontext.gregs) + 8 * (reg))
 
 const struct cprof_arch cprof_arch_x86_64 = {
@@ -42,4 +49,5 @@ const struct cprof_arch cprof_arch_x86_64 = {
 			SAVED(REG_RIP),
 		},
 	.is_call = is_call,
+	.is_born = is_born,
 };

@@ -219,6 +219,8 @@ static enum cprof_step step_guess(struct walk *walk, bool innermost)
 		regs->known &= arch->kept | 1u << CPROF_REG_SP | 1u << CPROF_REG_PC;
 		return CPROF_STEP_OK;
 	}
+	if (innermost && cprof_is_born(walk->space, regs))
+		return CPROF_STEP_END;
 	step = cprof_step_fp(walk->space, walk->memory, regs);
 	return step == CPROF_STEP_NO_CFI && !innermost && in_startup(walk) ? CPROF_STEP_END : step;
 }

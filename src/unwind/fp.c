@@ -9,20 +9,36 @@
 
 #define FRAME_MAX (8u << 20) /* no frame is larger */
 
+/* The `length` code bytes before an address; false if they cannot be read. `*region` is where they
+ * are, or NULL. */
+static bool code_before(struct cprof_space *space, uint64_t pc, uint8_t *code, size_t length,
+			const struct cprof_region **region)
+{
+	struct cprof_image *image;
+
+	*region = pc > 1 ? cprof_space_find(space, pc - 1) : NULL;
+	image = *region && (*region)->module ? cprof_module_image((*region)->module) : NULL;
+	return image &&
+	       cprof_image_read(image, pc - (*region)->bias - length, code, length) == length;
+}
+
 bool cprof_plausible_return(struct cprof_space *space, uint64_t pc)
 {
-	const struct cprof_region *region = pc > 1 ? cprof_space_find(space, pc - 1) : NULL;
-	struct cprof_image *image =
-		region && region->module ? cprof_module_image(region->module) : NULL;
+	const struct cprof_region *region;
 	uint8_t code[7];
-	size_t got;
 
-	if (!region)
-		return false;
-	if (!image)
-		return true;
-	got = cprof_image_read(image, pc - region->bias - sizeof(code), code, sizeof(code));
-	return got == sizeof(code) && cprof_arch_x86_64.is_call(code, sizeof(code));
+	if (code_before(space, pc, code, sizeof(code), &region))
+		return cprof_arch_x86_64.is_call(code, sizeof(code));
+	return region && !(region->module && cprof_module_image(region->module));
+}
+
+bool cprof_is_born(struct cprof_space *space, const struct cprof_regs *regs)
+{
+	const struct cprof_region *region;
+	uint8_t code[2];
+
+	return code_before(space, regs->value[CPROF_REG_PC], code, sizeof(code), &region) &&
+	       cprof_arch_x86_64.is_born(regs, code, sizeof(code));
 }
 
 enum cprof_step cprof_step_fp(struct cprof_space *space, const struct cprof_memory *memory,

@@ -52,6 +52,8 @@ enum cprof_step cprof_step_fp(struct cprof_space *space, const struct cprof_memo
 
 /* Whether `pc` can be a return address: executable, and behind a call where code is at hand. */
 bool cprof_plausible_return(struct cprof_space *space, uint64_t pc);
+/* Whether a thread has just begun: nothing called it. */
+bool cprof_is_born(struct cprof_space *space, const struct cprof_regs *regs);
 
 /* Turns the last step's result into how the stack ended. */
 enum cprof_end cprof_step_end(enum cprof_step step);

@@ -106,6 +106,11 @@ check "thinned: time" holds "near(ns(), stats['block']['blocked_ns'] + stats['bl
 check "thinned: pipes" holds "ns(wait='pipe') + ns(wait='none', frame='[stack not sampled]') >= 0.95 * stats['block']['blocked_ns']"
 check "thinned: most has a stack" holds "ns(wait='pipe') >= 0.5 * stats['block']['blocked_ns']"
 check "thinned: weights" holds "near(stats['block']['weight'] + stats['lost'], stats['block']['switches'], 0.25)"
+# Threads that come and go; where one has only just begun nothing called it.
+expect 0 run -e block --block-rate 0 -f json -o profile.json --stats stats.json -- "$O/workloads/short_threads" 2
+check "short threads: stacks" holds "stats['samples'] > 300 and stats['complete'] >= stats['samples'] - 5"
+check "short threads: no wait is lost" holds \
+	"stats['lost_records'] == 0 and near(count(), stats['block']['switches'], 0.01, 5)"
 expect 0 run -e block --block-min 1ms -f json -o profile.json --stats stats.json -- "$O/workloads/pingpong" 1
 check "short waits by chance: time" holds "near(ns(), stats['block']['blocked_ns'] + stats['block']['runq_ns'], 0.01)"
 
