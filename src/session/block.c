@@ -10,7 +10,7 @@
 
 #define SUM_EVERY_NS 100000000ull
 #define SUM_COST     50
-#define THREADS_MOST 65536 /* that are told of alone: some tens of megabytes */
+#define THREADS_MOST 65536      /* that are told of alone: some tens of megabytes */
 #define MARGIN_NS    1000000ull /* what happened this short a time ago is not yet told */
 
 /* --- opening ------------------------------------------------------------------------------- */
