@@ -182,7 +182,7 @@ void cprof_bpf_drop(int *descriptor)
 
 /* --- opening ------------------------------------------------------------------------------- */
 
-static bool in_initial_namespace(void)
+bool cprof_bpf_is_initial(void)
 {
 	struct stat self;
 
@@ -224,7 +224,7 @@ static struct cprof_error *open_filter(struct cprof_perf *perf)
 	pid_t pid = info->inner_pid;
 
 	perf->bpf_program = program_load_in_namespace(perf);
-	if (perf->bpf_program < 0 && in_initial_namespace()) {
+	if (perf->bpf_program < 0 && cprof_bpf_is_initial()) {
 		pid = info->pid;
 		perf->bpf_program = program_load_initial(perf);
 	}

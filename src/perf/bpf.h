@@ -75,6 +75,8 @@ static inline void land(struct program *program, size_t jump)
 	program->insns[jump].off = (int16_t)(program->count - jump - 1);
 }
 
+/* Whether our process ids are those of the initial namespace, as most of the kernel has them. */
+bool cprof_bpf_is_initial(void);
 /* Drops what is of a process that is none of the targets. Ids are those of the target's own
  * namespace; r1 to r5 are lost. */
 void cprof_bpf_emit_filter(struct program *program, const struct cprof_perf *perf);

@@ -246,7 +246,7 @@ static bool record_concerns(struct cprof_perf *perf, struct cprof_perf_record *r
 	if (record->tid <= 0) /* a thread past its end, that only has to leave its CPU */
 		return false;
 	if (record->type == CPROF_PERF_SAMPLE) {
-		perf->thin_samples++;
+		perf->thin_samples += record->time >= perf->thin_looked;
 		return sample_counts(perf, record);
 	}
 	if (record->type == CPROF_PERF_EXIT)

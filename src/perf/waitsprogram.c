@@ -39,8 +39,10 @@ static void emit_lookup(struct program *program, int map, int at)
 	     CALL(BPF_FUNC_map_lookup_elem));
 }
 
-static void emit_start(struct program *program, const struct cprof_waits *waits)
+static void emit_start(struct program *program, const struct cprof_perf *perf)
 {
+	const struct cprof_waits *waits = perf->waits;
+
 	EMIT(program, MOVE(BPF_REG_7, BPF_REG_1), CALL(BPF_FUNC_ktime_get_ns),
 	     MOVE(BPF_REG_8, BPF_REG_0), STORE64_IMM(BPF_REG_10, AT_INDEX, 0),
 	     STORE64_IMM(BPF_REG_10, AT_KEPT, 0));
@@ -55,7 +57,12 @@ static void emit_start(struct program *program, const struct cprof_waits *waits)
 			: LOAD32(BPF_REG_1, BPF_REG_7, RECORD_COMES),
 	     STORE64(BPF_REG_0, offsetof(struct cpu, comes), BPF_REG_1),
 	     CALL(BPF_FUNC_get_current_pid_tgid), JUMP_IF_ZERO(BPF_REG_0, DROP), /* idle */
-	     STORE64(BPF_REG_10, AT_KEY, BPF_REG_0),
+	     STORE64(BPF_REG_10, AT_KEY, BPF_REG_0));
+	if (cprof_bpf_is_initial()) /* then the others need no more than this */
+		EMIT(program, ALU_IMM(BPF_RSH, BPF_REG_0, 32),
+		     INSN(BPF_JMP | BPF_JNE | BPF_K, BPF_REG_0, 0, DROP,
+			  cprof_target_info(perf->target)->pid));
+	EMIT(program,
 	     waits->raw ? LOAD64_AT(BPF_REG_0, BPF_REG_7, RAW_LEAVES)
 			: CALL(BPF_FUNC_get_current_task),
 	     STORE64(BPF_REG_10, AT_TASK, BPF_REG_0));
@@ -316,7 +323,7 @@ int cprof_waits_program(const struct cprof_perf *perf)
 	size_t dead;
 	size_t out;
 
-	emit_start(&program, perf->waits);
+	emit_start(&program, perf);
 	emit_lookup(&program, perf->waits->threads, AT_KEY);
 	is_new = jump(&program, GO_IF_IMM(BPF_JEQ, BPF_REG_0, 0));
 	EMIT(&program, MOVE(BPF_REG_6, BPF_REG_0),
