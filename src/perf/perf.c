@@ -353,6 +353,18 @@ static void events_read(struct cprof_perf *perf)
 	}
 }
 
+static uint64_t lost_samples(const struct cprof_perf *perf)
+{
+	return perf->has_format_lost ? perf->retired_lost + perf->read_lost : perf->ring_lost;
+}
+
+void cprof_perf_count_from(struct cprof_perf *perf, uint64_t time)
+{
+	cprof_waits_begin(perf, time);
+	events_read(perf);
+	perf->lost_before = lost_samples(perf);
+}
+
 void cprof_perf_stats(struct cprof_perf *perf, struct cprof_perf_stats *stats)
 {
 	static const char *const clocks[] = {
@@ -373,8 +385,7 @@ void cprof_perf_stats(struct cprof_perf *perf, struct cprof_perf_stats *stats)
 		.clock = clocks[perf->config.clock],
 		.kernel = perf->kernel,
 		.period = cpu_clock ? perf->period : 0,
-		.lost = perf->has_format_lost ? perf->retired_lost + perf->read_lost
-					      : perf->ring_lost,
+		.lost = lost_samples(perf) - perf->lost_before,
 		.lost_records = perf->retired_lost_records + perf->read_lost_records,
 		.stack_bytes = perf->format.stack_bytes,
 		.events = (uint32_t)perf->ring_count,

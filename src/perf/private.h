@@ -127,7 +127,8 @@ struct cprof_perf {
 	uint64_t read_lost;
 	uint64_t read_lost_records;
 	uint64_t read_counted;
-	uint64_t ring_lost; /* from PERF_RECORD_LOST */
+	uint64_t ring_lost;   /* from PERF_RECORD_LOST */
+	uint64_t lost_before; /* samples lost before anything counted */
 };
 
 /* Samples are of what happens, and happens in the kernel: not of time that passes. What tells of
@@ -190,6 +191,8 @@ struct cprof_error *cprof_waits_open(struct cprof_perf *perf);
 void cprof_waits_close(struct cprof_perf *perf);
 /* That event tells on that CPU; a negative errno on failure. */
 int cprof_waits_event(const struct cprof_perf *perf, unsigned cpu, int fd);
+/* Waits count from then on. */
+void cprof_waits_begin(struct cprof_perf *perf, uint64_t time);
 /* Samples that a thread may give in a window, which lasts so many seconds. */
 void cprof_waits_level(struct cprof_perf *perf, double samples);
 double cprof_waits_window(void);

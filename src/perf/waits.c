@@ -60,7 +60,7 @@ double cprof_waits_window(void)
 	return CPROF_WAITS_WINDOW_NS / 1e9;
 }
 
-void cprof_perf_count_from(struct cprof_perf *perf, uint64_t time)
+void cprof_waits_begin(struct cprof_perf *perf, uint64_t time)
 {
 	if (!perf->waits)
 		return;
