@@ -187,7 +187,8 @@ struct cprof_perf_waits {
 };
 typedef void cprof_perf_waits_handler(void *context, const struct cprof_perf_waits *waits);
 
-/* Sums are of what follows that time, of a wait too; before, nothing counts, nor does it as lost. */
+/* Sums are of what follows that time, of a wait too; before, nothing counts, nor does it as lost.
+ */
 void cprof_perf_count_from(struct cprof_perf *perf, uint64_t time);
 /* Tells the sums so far of all threads, or of those only that have ended, which are told once. What
  * a drain has not yet told is in them already. */
