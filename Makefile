@@ -63,7 +63,7 @@ AGENT      := $(patsubst %.c,$(O)/%.o,$(wildcard attach/agent/*.c))
 AGENTFLAGS := -std=gnu11 -O2 -Iinclude $(WARNINGS) -ffreestanding -fPIE -fvisibility=hidden \
               -mgeneral-regs-only -fno-stack-protector -fcf-protection=branch -fno-omit-frame-pointer \
               -fno-jump-tables -fno-asynchronous-unwind-tables -fno-builtin \
-              -mstringop-strategy=loop
+              $(if $(findstring clang,$(CC)),,-mstringop-strategy=loop)
 
 $(AGENT): $(O)/%.o: %.c $(O)/flags
 	$(call say,AGENT,$<)
