@@ -96,17 +96,20 @@ void cprof_block_add_account(struct cprof_block *block, const struct cprof_accou
 	account->ns += ns;
 }
 
+static void count_all(struct cprof_block *block, bool preempted, uint64_t many, uint64_t ns)
+{
+	block->stats.switches += many;
+	block->stats.preempted += preempted ? many : 0;
+	*(preempted ? &block->stats.runq_ns : &block->stats.blocked_ns) += ns;
+}
+
 /* Waits of a thread that are over, of about the same length. */
 static void count(struct cprof_block *block, struct cprof_block_thread *thread, unsigned index,
 		  uint64_t many, uint64_t ns)
 {
-	bool preempted = index == CPROF_PERF_STRATUM_RUNQ;
-
 	thread->strata[index].count += (double)many;
 	thread->strata[index].ns += (double)ns;
-	block->stats.switches += many;
-	block->stats.preempted += preempted ? many : 0;
-	*(preempted ? &block->stats.runq_ns : &block->stats.blocked_ns) += ns;
+	count_all(block, index == CPROF_PERF_STRATUM_RUNQ, many, ns);
 }
 
 /* One that is over and whose place is known stands for others of its length. */
@@ -144,9 +147,7 @@ static void account(struct cprof_block *block, struct cprof_block_thread *thread
 	if (!ns)
 		return;
 	if (thread->unsure) {
-		block->stats.switches++;
-		block->stats.preempted += thread->preempted;
-		*(thread->preempted ? &block->stats.runq_ns : &block->stats.blocked_ns) += ns;
+		count_all(block, thread->preempted, 1, ns);
 		block->stats.unsure++;
 		thread->unsure_count++;
 		thread->unsure_ns += (double)ns;
@@ -226,12 +227,15 @@ void cprof_block_wait(struct cprof_block *block, pid_t tid, const struct cprof_p
 	struct cprof_block_thread *thread = find_thread(block, tid); /* may have ended by now */
 	uint64_t from = CPROF_MAX(wait->from, block->begin_ns) + wait->spent;
 	bool from_before = wait->from < block->begin_ns;
-	const struct cprof_place *place;
+	const struct cprof_place *place = NULL;
 
 	if (!thread || !thread->wanted)
 		return;
-	place = from_before && !has_sample(thread, wait->from) ? &thread->asleep : &thread->next;
-	if (place->known && (from_before || has_sample(thread, wait->from)) && wait->until > from)
+	if (has_sample(thread, wait->from))
+		place = &thread->next;
+	else if (from_before && thread->asleep.known)
+		place = &thread->asleep;
+	if (place && wait->until > from)
 		charge(block, thread, place, wait->until - from, wait->preempted,
 		       from_before ? 1 : wait->weight);
 	if (thread->sampled_ns <= wait->until)

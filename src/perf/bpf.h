@@ -42,7 +42,6 @@
  * then process. A jump to where the sample is dropped has the offset DROP until it is loaded. */
 #define PROGRAM_MAX 512
 #define DROP        (-1)
-#define AT_TID      (-8 + (int)offsetof(struct bpf_pidns_info, pid))
 #define AT_PID      (-8 + (int)offsetof(struct bpf_pidns_info, tgid))
 
 struct program {

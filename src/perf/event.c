@@ -116,7 +116,7 @@ int cprof_event_waits(const struct cprof_perf *perf, const struct cprof_ring *ri
 	attr.type = PERF_TYPE_SOFTWARE;
 	attr.config = PERF_COUNT_SW_BPF_OUTPUT;
 	attr.sample_period = 1;
-	attr.sample_type = cprof_perf_wait_format(perf).sample_type;
+	attr.sample_type = perf->wait_format.sample_type;
 	attr.sample_regs_user = 0;
 	attr.sample_stack_user = 0;
 	fd = cprof_event_open(&attr, -1, (int)ring->cpu);

@@ -52,6 +52,8 @@ static void format_init(struct cprof_perf *perf)
 		format->sample_type |= PERF_SAMPLE_RAW;
 	else if (perf->kernel && perf->config.clock != CPROF_PERF_BIRTHS)
 		format->sample_type |= PERF_SAMPLE_CALLCHAIN;
+	perf->wait_format = *format;
+	perf->wait_format.only_waits = true;
 	if (perf->config.user_stack) {
 		format->sample_type |= PERF_SAMPLE_REGS_USER | PERF_SAMPLE_STACK_USER;
 		format->regs_mask = REG_BITS(PERF_REG_X86_AX, PERF_REG_X86_IP) |
@@ -258,25 +260,15 @@ static bool record_concerns(struct cprof_perf *perf, struct cprof_perf_record *r
 	return true;
 }
 
-struct cprof_perf_format cprof_perf_wait_format(const struct cprof_perf *perf)
-{
-	struct cprof_perf_format format = perf->format;
-
-	format.sample_type &= ~(uint64_t)(PERF_SAMPLE_REGS_USER | PERF_SAMPLE_STACK_USER);
-	format.only_waits = true;
-	return format;
-}
-
 /* The ring whose next record is the oldest of all and older than `horizon`. */
 static struct cprof_ring *ring_oldest(struct cprof_perf *perf, uint64_t horizon)
 {
-	const struct cprof_perf_format of_waits = cprof_perf_wait_format(perf);
 	struct cprof_ring *oldest = NULL;
 
 	for (size_t i = 0; i < perf->ring_count; i++) {
 		struct cprof_ring *ring = &perf->rings[i];
 
-		if (!cprof_ring_next(ring, ring->waits >= 0 ? &of_waits : &perf->format) ||
+		if (!cprof_ring_next(ring, ring->waits >= 0 ? &perf->wait_format : &perf->format) ||
 		    ring->record.time >= horizon)
 			continue;
 		if (!oldest || ring->record.time < oldest->record.time)

@@ -30,10 +30,6 @@ struct cprof_ring {
 	uint64_t malformed;
 };
 
-/* perf.c */
-/* In the rings of records, CPU-wide. */
-struct cprof_perf_format cprof_perf_wait_format(const struct cprof_perf *perf);
-
 /* What the program of waits.c tells of a wait, as record.c reads it. */
 #define CPROF_WAIT_PREEMPTED 1u
 #define CPROF_WAIT_KEPT      2u
@@ -85,6 +81,7 @@ struct cprof_perf {
 	enum cprof_perf_way way;
 	char *way_reason;
 	struct cprof_perf_format format;
+	struct cprof_perf_format wait_format; /* in rings where waits are told */
 	bool kernel;
 	bool has_format_lost;
 	bool has_inherit_thread;
@@ -193,9 +190,9 @@ void cprof_waits_close(struct cprof_perf *perf);
 int cprof_waits_event(const struct cprof_perf *perf, unsigned cpu, int fd);
 /* Waits count from then on. */
 void cprof_waits_begin(struct cprof_perf *perf, uint64_t time);
-/* Samples that a thread may give in a window, which lasts so many seconds. */
+#define CPROF_WAITS_WINDOW_NS 20000000 /* over which a thread's switches are counted */
+/* Samples that a thread may give in a window. */
 void cprof_waits_level(struct cprof_perf *perf, double samples);
-double cprof_waits_window(void);
 /* Says whose wait a record tells; false if that is not known. */
 bool cprof_waits_told(struct cprof_perf *perf, struct cprof_perf_record *record);
 void cprof_waits_ended(struct cprof_perf *perf, pid_t tid);
@@ -203,7 +200,8 @@ void cprof_waits_ended(struct cprof_perf *perf, pid_t tid);
 uint64_t cprof_waits_unknown(const struct cprof_perf *perf);
 
 /* thin.c */
-void cprof_thin_open(struct cprof_perf *perf);
+/* Of so many threads at first. */
+void cprof_thin_open(struct cprof_perf *perf, size_t threads);
 void cprof_thin_adapt(struct cprof_perf *perf);
 
 /* cpuwide.c, perthread.c: open the sampling events. */

@@ -17,18 +17,14 @@
 
 static double most(const struct cprof_perf *perf)
 {
-	return perf->config.rate * cprof_waits_window();
+	return perf->config.rate * (CPROF_WAITS_WINDOW_NS / 1e9);
 }
 
-void cprof_thin_open(struct cprof_perf *perf)
+void cprof_thin_open(struct cprof_perf *perf, size_t threads)
 {
-	CPROF_AUTO_FREE pid_t *tids = NULL;
-	size_t count = 0;
-
 	if (!perf->config.rate)
 		return;
-	cprof_error_destroy(cprof_target_threads(perf->target, &tids, &count));
-	perf->thin_level = most(perf) * CPROF_MIN(1.0, (double)THREADS / (double)(count + 1));
+	perf->thin_level = most(perf) * CPROF_MIN(1.0, (double)THREADS / (double)(threads + 1));
 	cprof_waits_level(perf, perf->thin_level);
 }
 

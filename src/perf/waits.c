@@ -55,11 +55,6 @@ void cprof_waits_level(struct cprof_perf *perf, double samples)
 	tell_program(perf->waits);
 }
 
-double cprof_waits_window(void)
-{
-	return CPROF_WAITS_WINDOW_NS / 1e9;
-}
-
 void cprof_waits_begin(struct cprof_perf *perf, uint64_t time)
 {
 	if (!perf->waits)
@@ -68,14 +63,21 @@ void cprof_waits_begin(struct cprof_perf *perf, uint64_t time)
 	tell_program(perf->waits);
 }
 
-static bool maps_create(struct cprof_waits *waits, const struct cprof_perf *perf)
+static size_t count_threads(const struct cprof_perf *perf)
 {
-	long cpus = sysconf(_SC_NPROCESSORS_CONF);
 	CPROF_AUTO_FREE pid_t *tids = NULL;
 	size_t count = 0;
 
 	cprof_error_destroy(cprof_target_threads(perf->target, &tids, &count));
-	count = CPROF_MIN(CPROF_MAX(count * THREADS_NEW, (size_t)THREADS_MIN), (size_t)THREADS_MAX);
+	return count;
+}
+
+static bool maps_create(struct cprof_waits *waits, const struct cprof_perf *perf, size_t threads)
+{
+	size_t room = CPROF_MIN(CPROF_MAX(threads * THREADS_NEW, (size_t)THREADS_MIN),
+				(size_t)THREADS_MAX);
+	long cpus = sysconf(_SC_NPROCESSORS_CONF);
+
 	waits->cpu_count = cpus > 0 ? (uint32_t)cpus : 1;
 	/* There may be numbers between that no CPU has. */
 	for (size_t i = 0; i < perf->ring_count; i++)
@@ -86,13 +88,21 @@ static bool maps_create(struct cprof_waits *waits, const struct cprof_perf *perf
 	waits->cpus = cprof_bpf_map(BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(struct cpu),
 				    waits->cpu_count);
 	waits->threads = cprof_bpf_map(BPF_MAP_TYPE_HASH, sizeof(uint64_t), sizeof(struct entry),
-				       (uint32_t)count);
+				       (uint32_t)room);
 	waits->events = cprof_bpf_events(perf);
 	return waits->states && waits->control >= 0 && waits->cpus >= 0 && waits->threads >= 0 &&
 	       waits->events >= 0;
 }
 
 bool cprof_waits_without_raw;
+
+static struct cprof_error *load(struct cprof_perf *perf, bool raw)
+{
+	perf->waits->raw = raw;
+	cprof_bpf_drop(&perf->bpf_program);
+	perf->bpf_program = cprof_waits_program(perf);
+	return perf->bpf_program < 0 ? cprof_bpf_denied(errno) : NULL;
+}
 
 /* At the ordinary tracepoint, of which one event runs it on all CPUs. */
 static struct cprof_error *attach_to_record(struct cprof_perf *perf)
@@ -104,6 +114,7 @@ static struct cprof_error *attach_to_record(struct cprof_perf *perf)
 	};
 	uint64_t id;
 
+	CPROF_TRY(load(perf, false));
 	CPROF_TRY(cprof_tracepoint_find("sched/sched_switch", &id));
 	attr.config = id;
 	perf->bpf_link = cprof_event_open(&attr, -1, (int)perf->cpus[0]);
@@ -117,36 +128,29 @@ static struct cprof_error *attach_to_record(struct cprof_perf *perf)
 
 static struct cprof_error *attach(struct cprof_perf *perf)
 {
-	perf->waits->raw = !cprof_waits_without_raw;
-	perf->bpf_program = cprof_waits_program(perf);
-	if (perf->bpf_program < 0)
-		return cprof_bpf_denied(errno);
-	if (!perf->waits->raw)
+	if (cprof_waits_without_raw)
 		return attach_to_record(perf);
+	CPROF_TRY(load(perf, true));
 	perf->bpf_link = cprof_bpf_attach(perf->bpf_program, "sched_switch");
 	if (perf->bpf_link >= 0)
 		return NULL;
-	if (errno != EINVAL)
-		return cprof_bpf_denied(errno);
 	/* Before Linux 5.18 it does not tell in what state a task leaves. */
-	perf->waits->raw = false;
-	cprof_bpf_drop(&perf->bpf_program);
-	perf->bpf_program = cprof_waits_program(perf);
-	return perf->bpf_program < 0 ? cprof_bpf_denied(errno) : attach_to_record(perf);
+	return errno == EINVAL ? attach_to_record(perf) : cprof_bpf_denied(errno);
 }
 
 struct cprof_error *cprof_waits_open(struct cprof_perf *perf)
 {
 	struct cprof_waits *waits = calloc(1, sizeof(*waits));
+	size_t threads = count_threads(perf);
 
 	if (!waits)
 		return cprof_error_nomem();
 	perf->waits = waits;
 	*waits = (struct cprof_waits){-1, -1, -1, -1, .begin_ns = UINT64_MAX, .level = UINT32_MAX};
-	if (!maps_create(waits, perf))
+	if (!maps_create(waits, perf, threads))
 		return cprof_bpf_denied(errno);
 	tell_program(waits);
-	cprof_thin_open(perf);
+	cprof_thin_open(perf, threads);
 	return attach(perf);
 }
 
@@ -294,7 +298,8 @@ void cprof_perf_waits(struct cprof_perf *perf, bool all, cprof_perf_waits_handle
 	if (!waits || (!all && !waits->ended))
 		return;
 	/* First: who has one now and is out when its entry is read counts as out. */
-	look_at_cpus(waits);
+	if (all)
+		look_at_cpus(waits);
 	HASH_ITER(hh, waits->known, known, next)
 	{
 		bool over = is_over(known, now);
@@ -305,7 +310,7 @@ void cprof_perf_waits(struct cprof_perf *perf, bool all, cprof_perf_waits_handle
 				.tid = known->tid,
 				.ended = known->ended_ns,
 				.out_ns = entry.out_ns,
-				.in_ns = running_since(waits, known->key, &entry),
+				.in_ns = over ? 0 : running_since(waits, known->key, &entry),
 				.preempted = entry.flags & CPROF_WAIT_PREEMPTED,
 				.sampled = entry.flags & CPROF_WAIT_KEPT,
 			};

@@ -8,8 +8,7 @@
 
 #include "bpf.h"
 
-#define CPROF_WAITS_WINDOW_NS 20000000 /* over which a thread's switches are counted */
-#define STRATA_ROOM           16       /* so that the program need not compare */
+#define STRATA_ROOM 16 /* so that the program need not compare */
 
 /* Of a thread, in the map; the program alone changes it. Times are CLOCK_MONOTONIC. */
 struct entry {

@@ -246,17 +246,23 @@ static void *brief_thread(void *unused)
 	return unused;
 }
 
-static void child_many_lives(void)
+/* So many threads live and end together, over and over. */
+static void live_and_end(void *(*life)(void *unused), size_t count)
 {
-	for (;;) {
-		pthread_t threads[32];
+	pthread_t threads[32];
 
-		for (int i = 0; i < 32; i++)
-			if (pthread_create(&threads[i], NULL, brief_thread, NULL))
+	for (;;) {
+		for (size_t i = 0; i < count; i++)
+			if (pthread_create(&threads[i], NULL, life, NULL))
 				_exit(1);
-		for (int i = 0; i < 32; i++)
+		for (size_t i = 0; i < count; i++)
 			pthread_join(threads[i], NULL);
 	}
+}
+
+static void child_many_lives(void)
+{
+	live_and_end(brief_thread, 32);
 }
 
 /* Threads that are new all the time keep to the rate too, and none of their waits is preferred. */
@@ -278,15 +284,7 @@ static void test_many_lives(void **state)
 
 static void child_short_lives(void)
 {
-	for (;;) {
-		pthread_t threads[8];
-
-		for (int i = 0; i < 8; i++)
-			if (pthread_create(&threads[i], NULL, nap_thread, NULL))
-				_exit(1);
-		for (int i = 0; i < 8; i++)
-			pthread_join(threads[i], NULL);
-	}
+	live_and_end(nap_thread, 8);
 }
 
 /* Each thread is told when it has ended, with all its naps, and then forgotten. */
